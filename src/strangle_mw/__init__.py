@@ -1,0 +1,80 @@
+"""Replace a Python monolith endpoint by endpoint, inside the process that already serves it.
+
+`strangle(app, routes)` wraps a WSGI or ASGI app: requests that a route names go to the modern upstream, all
+others to the app, untouched. Nothing heavy is imported here: no asyncio, no HTTP client; each driver comes
+with the first app of its kind (`tests/test_imports.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from strangle_mw.core.messages import RequestHead
+from strangle_mw.core.model import Condition, HeaderRules, Redirect, Respond, Route, Split, Stage, Tls, Upstream
+from strangle_mw.errors import ConfigError, ForwardError, Problem, StrangleError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from strangle_mw.asgi import ASGIStrangler
+    from strangle_mw.config import Source
+    from strangle_mw.wsgi import WSGIStrangler
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Condition",
+    "ConfigError",
+    "ForwardError",
+    "HeaderRules",
+    "Problem",
+    "Redirect",
+    "RequestHead",
+    "Respond",
+    "Route",
+    "Split",
+    "Stage",
+    "StrangleError",
+    "Tls",
+    "Upstream",
+    "strangle",
+]
+
+
+def strangle(
+    app: Any,
+    source: Source,
+    *,
+    interface: Literal["asgi", "wsgi"] | None = None,
+    trusted_proxies: Sequence[str] = (),
+    allow_headers: Sequence[str] = (),
+    max_body: int | None = None,
+) -> ASGIStrangler | WSGIStrangler:
+    """Wrap an app, so that requests with a route go to their upstream and all others to the app.
+
+    `source` is a list of `Route` (or dicts), a dict, or the path of a `.toml`, `.json` or `.yaml` file.
+    `interface` says "asgi" or "wsgi" where it cannot be told from the app. `trusted_proxies` are addresses
+    and networks whose `X-Forwarded-*` headers are kept, `allow_headers` names with `_` or `.` that may be
+    forwarded, `max_body` the bytes that a forwarded body may have; the same names stand in the file's table
+    `[strangle]`, and those given here go first. Raises `ConfigError` with every problem of the table and
+    `TypeError` if `app` is not an app.
+    """
+    from strangle_mw.engine import Engine
+    from strangle_mw.interface import detect_interface
+
+    if interface not in (None, "asgi", "wsgi"):
+        raise TypeError(f"interface= must be 'asgi' or 'wsgi', not {interface!r}")
+    engine = Engine(
+        source,
+        interface=interface,
+        trusted_proxies=trusted_proxies,
+        allow_headers=allow_headers,
+        max_body=max_body,
+    )
+    if (engine.settings.interface or detect_interface(app)) == "asgi":
+        from strangle_mw.asgi import ASGIStrangler
+
+        return ASGIStrangler(app, engine)
+    from strangle_mw.wsgi import WSGIStrangler
+
+    return WSGIStrangler(app, engine)

@@ -1,0 +1,245 @@
+"""The ASGI driver: hands requests to the wrapped app untouched, or forwards them without a thread.
+
+Only I/O lives here: reading the body, watching the client, relaying the answer. What happens to a request
+is `core.decision.prepare`, in which order things are tried is `core.exchange`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
+from strangle_mw.core.exchange import Fail
+from strangle_mw.core.messages import CHUNKED, UNDECLARED, RequestHead, answer_headers
+from strangle_mw.engine import CLIENT_GONE, Engine, log
+from strangle_mw.errors import ForwardError
+
+if TYPE_CHECKING:
+    from strangle_mw.core.decision import Decision
+    from strangle_mw.core.messages import Header
+    from strangle_mw.transports.asyncio_pool import AsyncAnswer
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+REPLAY_LIMIT = 65_536
+"""Bytes of a body that are read before sending, so that it can be sent again (design section 4.3)."""
+
+
+class _Reader:
+    encoding = "utf-8"
+
+    @staticmethod
+    def head(source: Scope, path: bytes, authority: bytes) -> RequestHead:
+        client = source.get("client")
+        return RequestHead(
+            source["method"],
+            path,
+            source["query_string"],
+            source["headers"],
+            source["scheme"],
+            client[0] if client else "",
+            authority,
+            source.get("http_version", "1.1"),
+        )
+
+
+_READER = _Reader()
+
+
+class ASGIStrangler:
+    """An ASGI app around an ASGI app; made by `strangle`.
+
+    The default route calls the wrapped app with the very objects that the server gave. Lifespan and
+    WebSocket scopes go to the wrapped app.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], engine: Engine) -> None:
+        self.app = app
+        self.engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._pass(scope, receive, send)
+            return
+        path = scope["path"]
+        root = scope.get("root_path")
+        if root and not path.startswith(root):
+            path = root + path  # servers differ; the root path is part of the path (design section 3.4)
+        decision = prepare(
+            self.engine.snapshot, scope["method"], scope.get("raw_path") or None, path, scope, _READER
+        )
+        if decision is LEGACY:
+            await self.app(scope, receive, send)
+        else:
+            await self._act(decision, receive, send)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if scope["type"] == "lifespan":
+                await self.engine.aclose(asyncio.get_running_loop())
+
+    async def _act(self, decision: Decision, receive: Receive, send: Send) -> None:
+        if isinstance(decision, Forward):
+            await self._forward(decision, receive, send)
+        elif isinstance(decision, Answer):
+            await _respond(send, decision.status, decision.headers, decision.body)
+        elif isinstance(decision, Reject):
+            headers, body = self.engine.failure(decision.status, decision.reason, "")
+            await _respond(send, decision.status, headers, body)
+
+    async def _forward(self, forward: Forward, receive: Receive, send: Send) -> None:
+        client = _Client(receive, forward, self.engine.snapshot.settings.max_body)
+        try:
+            final = await self._converse(forward, client)
+            if isinstance(final, Fail):
+                await self._fail(forward, final.error, send)
+            else:
+                await _relay(forward, final.answer, client, send)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not client.gone or task is None or task.uncancel():
+                raise
+            log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
+        finally:
+            client.close()
+
+    async def _converse(self, forward: Forward, client: _Client) -> Any:
+        """Perform the effects of `core.exchange` with asyncio."""
+        try:
+            body, length = await client.body()
+        except ForwardError as exc:
+            return Fail(exc)
+        pool = self.engine.async_pool(forward.upstream, asyncio.get_running_loop())
+        head = self.engine.serialize(forward, length)
+        timeout = forward.action.timeout or forward.upstream.declared.timeout
+        conversation = self.engine.begin(forward, replayable=isinstance(body, bytes))
+        try:
+            effect = next(conversation)
+            while True:
+                try:
+                    answer = await pool.send(
+                        head,
+                        body,
+                        method=forward.head.method,
+                        chunked=length == CHUNKED,
+                        timeout=timeout,
+                        fresh=effect.fresh,
+                        on_slow=client.watch,
+                    )
+                except ForwardError as exc:
+                    effect = conversation.throw(exc)
+                else:
+                    effect = conversation.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            conversation.close()
+
+    async def _fail(self, forward: Forward, error: ForwardError, send: Send) -> None:
+        if error.status == CLIENT_GONE:
+            log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
+            return
+        detail = f"upstream {forward.upstream.name!r}: {error}"
+        headers, body = self.engine.failure(error.status, f"upstream-{error.stage}", forward.route.name, detail)
+        await _respond(send, error.status, headers, body)
+
+
+async def _respond(send: Send, status: int, headers: Any, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _relay(forward: Forward, answer: AsyncAnswer, client: _Client, send: Send) -> None:
+    """Give the answer to the client as it comes; a cut one ends in an exception, never cleanly (P6)."""
+    try:
+        headers: list[Header] = answer_headers(
+            answer.headers, answer.status, forward.action.response_headers
+        )
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        body, complete = answer.take(), answer.complete
+        while True:
+            await send({"type": "http.response.body", "body": body, "more_body": not complete})
+            if complete:
+                return
+            body = await answer.read()
+            complete = not body or (answer.complete and not answer.pending)
+    finally:
+        answer.close()
+
+
+class _Client:
+    """The other end of one forwarded request: its body, and whether it is still there."""
+
+    def __init__(self, receive: Receive, forward: Forward, max_body: int | None) -> None:
+        self._receive = receive
+        self._length = forward.length
+        self._limit = max_body
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._reading = False
+        self.gone = False
+
+    async def body(self) -> tuple[bytes | AsyncIterator[bytes], int]:
+        """Return the body, whole if it is small, and its length as it will be framed."""
+        if self._length == 0:
+            return b"", 0
+        if 0 < self._length <= REPLAY_LIMIT:
+            return b"".join([chunk async for chunk in self._chunks(self._length)]), self._length
+        if self._length == UNDECLARED:
+            return await self._undeclared()
+        self._reading = True
+        return self._chunks(self._length), self._length
+
+    async def _undeclared(self) -> tuple[bytes | AsyncIterator[bytes], int]:
+        """Look at the first event: HTTP/2 says only there whether a body follows."""
+        chunks = self._chunks(CHUNKED)
+        first = await anext(chunks, b"")
+        if not first:
+            return b"", 0
+        self._reading = True
+        return _chain(first, chunks), CHUNKED
+
+    async def _chunks(self, length: int) -> AsyncIterator[bytes]:
+        """Yield the body; raise `ForwardError` if it ends early, runs over, or its client leaves (P6)."""
+        count, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ForwardError("send", "the client left", status=CLIENT_GONE, request_sent=True)
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            count += len(chunk)
+            if self._limit is not None and count > self._limit:
+                raise ForwardError("send", "the body passes max_body", status=413, request_sent=True)
+            if length >= 0 and (count > length or (count < length and not more)):
+                raise ForwardError("send", "the body has not its declared length", status=400, request_sent=True)
+            if chunk:
+                yield chunk
+        self._reading = False
+
+    def watch(self) -> None:
+        """Start looking out for the client's leaving; called when an exchange takes its time."""
+        if self._watcher is None and not self._reading:
+            self._watcher = asyncio.get_running_loop().create_task(self._wait_for_disconnect())
+
+    async def _wait_for_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk

@@ -1,0 +1,199 @@
+"""What routes are compiled to: immutable values that decisions look up and never change.
+
+Only types and the answers they give about one request live here; building them from declarations is
+`compile`, walking many of them is `routing`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from strangle_mw.core.messages import HeaderPlan
+from strangle_mw.core.paths import is_plain, readings, split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from strangle_mw.core.messages import RequestHead
+    from strangle_mw.core.model import Condition, Endpoint, Route, Stage, Upstream
+    from strangle_mw.core.patterns import PathPattern, Template
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One compiled condition on a header, query parameter or cookie."""
+
+    kind: Literal["header", "query", "cookie"]
+    name: str
+    condition: Condition
+    regex: re.Pattern[str] | None = None
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    def value(self, head: RequestHead) -> str | None:
+        """Return what the request has there, or None."""
+        if self.kind == "header":
+            return head.header(self.name)
+        return (head.query_params if self.kind == "query" else head.cookies).get(self.name)
+
+    def holds(self, head: RequestHead) -> bool:
+        """Tell whether the request fulfils the condition."""
+        value, wanted = self.value(head), self.condition
+        if value is None:
+            return wanted.absent
+        if self.regex is not None:
+            return self.regex.fullmatch(value) is not None
+        if wanted.prefix is not None:
+            return value.startswith(wanted.prefix)
+        return wanted.present or value == wanted.equals
+
+    def __str__(self) -> str:
+        wanted = self.condition
+        if wanted.equals is not None:
+            return f"{self.kind} {self.name} = {wanted.equals!r}"
+        if wanted.present or wanted.absent:
+            return f"{self.kind} {self.name} {'present' if wanted.present else 'absent'}"
+        test, value = ("prefix", wanted.prefix) if wanted.prefix is not None else ("regex", wanted.regex)
+        return f"{self.kind} {self.name} {test} {value!r}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledUpstream:
+    """An HTTP upstream with its addresses taken apart."""
+
+    name: str
+    declared: Upstream = field(repr=False)
+    endpoints: tuple[Endpoint, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewrite:
+    """How the path that is sent is made from the path that came (design section 3.1).
+
+    `strip` is the number of leading segments that are dropped; `template` a whole new path; neither: as
+    received. `fences` holds, for each base path of the upstream, the decoded segments that the sent path
+    must start with under every reading (promises P1 and P3).
+    """
+
+    strip: int = 0
+    template: Template | None = None
+    bases: tuple[bytes, ...] = (b"",)
+    prefix: bytes = b""
+
+    def apply(self, route: CompiledRoute, path: bytes) -> bytes:
+        """Return the path for the upstream, without its base; every byte of a parameter is kept."""
+        if self.template is not None:
+            return self.template.fill(route.capture(path)) or b"/"
+        if self.strip:
+            # What the prefix leaves may start with more slashes; one is kept, `//host` would be an authority.
+            return b"/" + b"/".join(path.split(b"/")[1 + self.strip :]).lstrip(b"/")
+        return path
+
+    def stays_inside(self, sent: bytes) -> bool:
+        """Tell whether every reading of the sent path stays below the base and the rewrite's literal start."""
+        if is_plain(sent):
+            return True
+        fixed = self.template.fence if self.template is not None else ()
+        return all(_fenced(base, fixed, sent) for base in self.bases)
+
+
+def _fenced(base: bytes, fixed: Sequence[str], sent: bytes) -> bool:
+    fence = [*split(base), *fixed]
+    return not fence or all(split(reading)[: len(fence)] == fence for reading in readings(base + sent))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardTo:
+    """Send the request to one of several upstreams; `shares` are their upper bounds in basis points."""
+
+    upstreams: tuple[CompiledUpstream, ...]
+    shares: tuple[int, ...]
+    rewrite: Rewrite
+    request_headers: HeaderPlan
+    response_headers: HeaderPlan
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RedirectTo:
+    """Answer with a redirect; `origin` is "" or `https://host`."""
+
+    status: int
+    origin: bytes
+    template: Template
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RespondWith:
+    """Answer with fixed bytes."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+Action = ForwardTo | RedirectTo | RespondWith
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class CompiledRoute:
+    """A route, checked and ready; `action` is None when the wrapped app answers."""
+
+    index: int
+    name: str
+    declared: Route
+    stage: Stage
+    pattern: PathPattern | None
+    regex: re.Pattern[str] | None
+    methods: frozenset[str]
+    hosts: tuple[str, ...]
+    tests: tuple[Test, ...]
+    when: Callable[[RequestHead], bool] | None
+    action: Action | None
+    weights: tuple[int, int, int, int]
+
+    def __repr__(self) -> str:
+        return f"<route {self.name!r}>"
+
+    @property
+    def conditional(self) -> bool:
+        """Tell whether more than host, path and method decides."""
+        return bool(self.tests) or self.when is not None
+
+    @property
+    def encoded_slash(self) -> bool:
+        """Tell whether an encoded slash inside a parameter is data."""
+        return self.declared.encoded_slash
+
+    def method_rank(self, method: str) -> int | None:
+        """Order routes by method: listed, implied (HEAD by GET), any; None if the method does not fit."""
+        if not self.methods:
+            return 2
+        if method in self.methods:
+            return 0
+        return 1 if method == "HEAD" and "GET" in self.methods else None
+
+    def precedence(self, method: str) -> tuple[int, ...]:
+        """Order routes of one path (design section 3.3 rules 3 to 5); smaller wins."""
+        rank = self.method_rank(method)
+        return (3 if rank is None else rank, *(-w for w in self.weights), self.index)
+
+    def refusal(self, head: RequestHead) -> str | None:
+        """Say which condition does not hold, or None if all do."""
+        for test in self.tests:
+            if not test.holds(head):
+                value = test.value(head)
+                return f"needs {test}; the request has {'none' if value is None else repr(value)}"
+        if self.when is not None and not self.when(head):
+            return "`when` said no"
+        return None
+
+    def capture(self, path: bytes) -> dict[str, bytes]:
+        """Return the raw values of the parameters in a raw path that matches."""
+        if self.pattern is not None:
+            return self.pattern.capture(path.split(b"/")[1:])
+        if self.regex is None or (match := self.regex.fullmatch(path.decode("latin-1"))) is None:
+            return {}
+        return {k: (v or "").encode("latin-1") for k, v in match.groupdict().items()}

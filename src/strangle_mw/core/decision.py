@@ -1,0 +1,264 @@
+"""What happens to one request: `prepare` is the one door that every request goes through.
+
+Pure: the request comes in as plain values, a `Decision` goes out, and nobody else decides. Drivers read
+the request and act on the answer; they add no rule of their own (promises P1-P3, P24).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo, RespondWith
+from strangle_mw.core.messages import (
+    CHUNKED,
+    Header,
+    Hygiene,
+    Refused,
+    RequestHead,
+    check_target,
+    forward_headers,
+    is_token,
+)
+from strangle_mw.core.model import Settings, Stage, TableOptions
+from strangle_mw.core.paths import is_plain, neutralize_slashes, readings, request_path, requote
+from strangle_mw.core.routing import NEEDS_HEAD, RouteTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from strangle_mw.core.compiled import CompiledUpstream, Rewrite
+    from strangle_mw.errors import Problem
+
+BASIS_POINTS = 10_000
+
+
+class Legacy:
+    """The wrapped app answers; the request is not touched."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "LEGACY"
+
+
+LEGACY: Final = Legacy()
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The library answers with an error: `status` and a reason from a closed set."""
+
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The library answers as a route says: a redirect or a fixed response."""
+
+    route: CompiledRoute
+    status: int
+    headers: Sequence[Header]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The request goes upstream: `target` is path and query below the upstream's base path, `headers` all
+    but `Host` and `Transfer-Encoding`, `length` that of the body (see `messages.forward_headers`)."""
+
+    route: CompiledRoute
+    action: ForwardTo = field(repr=False)
+    upstream: CompiledUpstream
+    target: bytes
+    headers: list[Header]
+    length: int
+    head: RequestHead = field(repr=False)
+
+
+Decision = Legacy | Reject | Answer | Forward
+
+
+class HeadReader(Protocol):
+    """How a driver's request is read; `source` is an ASGI scope or a WSGI environ.
+
+    `encoding` is that of the decoded path: "utf-8" under ASGI, "latin-1" under WSGI (PEP 3333).
+    """
+
+    encoding: str
+
+    def head(self, source: Any, path: bytes, authority: bytes) -> RequestHead:
+        """Build the request's head; its headers are a copy (they are read before the body, promise P8)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """All that decides, of one revision; replaced whole, by one reference.
+
+    `draw` gives a number of 0..9999 for requests without a sticky key.
+    """
+
+    table: RouteTable
+    upstreams: Mapping[str, CompiledUpstream]
+    options: TableOptions = TableOptions()
+    hygiene: Hygiene = Hygiene(b"strangle-none")
+    settings: Settings = Settings()
+    revision: str = ""
+    warnings: Sequence[Problem] = ()
+    draw: Callable[[], int] = field(default=lambda: 0)
+
+
+def prepare(
+    snapshot: Snapshot, method: str, raw: bytes | None, decoded: str, source: Any, reader: HeadReader
+) -> Decision:
+    """Decide on one request.
+
+    `raw` is the request target's path as the client sent it (a query may follow), None if the server does
+    not tell; `decoded` the path that the wrapped app sees. Nothing else of the request is read unless it is
+    needed: a plain path without a route costs one regular expression and one or two dictionary look-ups.
+    """
+    target = decoded.encode(reader.encoding, "surrogateescape") if raw is None else raw
+    if is_plain(target) and (text := target.decode("ascii")) == decoded:
+        found = snapshot.table.match_plain(text, method)
+        if found is None:
+            return LEGACY
+        head = reader.head(source, target, b"")
+        route = snapshot.table.match_plain(text, method, head) if found is NEEDS_HEAD else found
+        return _act(snapshot, route, head) if isinstance(route, CompiledRoute) else LEGACY
+    path, authority = request_path(raw, decoded.encode(reader.encoding, "surrogateescape"))
+    if _no_reading_has_a_route(snapshot.table, path, method):
+        return LEGACY
+    return _prepare_carefully(snapshot, path, reader.head(source, path, authority))
+
+
+def is_active(route: CompiledRoute) -> bool:
+    """Tell whether a route may take a request away from the wrapped app."""
+    return route.action is not None and route.stage is not Stage.LEGACY
+
+
+def _no_reading_has_a_route(table: RouteTable, path: bytes, method: str) -> bool:
+    return all(table.match(r if r == path else requote(r), method) is None for r in readings(path))
+
+
+def _prepare_carefully(snapshot: Snapshot, path: bytes, head: RequestHead) -> Decision:
+    """Decide on a request whose path could be read in more than one way."""
+    found = snapshot.table.match(path, head.method, head)
+    route = found if isinstance(found, CompiledRoute) and is_active(found) else None
+    if not is_plain(path) and not _one_reading(snapshot.table, path, head, route):
+        return Reject(400, "ambiguous-path") if snapshot.options.ambiguous == "reject" else LEGACY
+    return LEGACY if route is None else _act(snapshot, route, head)
+
+
+def _one_reading(table: RouteTable, path: bytes, head: RequestHead, route: CompiledRoute | None) -> bool:
+    """Tell whether every reading of the path selects the same route (promise P1)."""
+    for reading in readings(_as_data(route, path)):
+        found = table.match(path if reading == path else requote(reading), head.method, head)
+        active = found if isinstance(found, CompiledRoute) and is_active(found) else None
+        if active is not route:
+            return False
+    return True
+
+
+def _as_data(route: CompiledRoute | None, path: bytes) -> bytes:
+    """Take encoded slashes inside the parameters of an `encoded_slash` route for data."""
+    if route is None or not route.encoded_slash or route.pattern is None:
+        return path
+    segments = path.split(b"/")
+    for at, segment in enumerate(route.pattern.segments, start=1):
+        if segment.name:
+            segments[at] = neutralize_slashes(segments[at])
+    return b"/".join(segments)
+
+
+def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead) -> Decision:
+    action = route.action
+    if action is None or route.stage is Stage.LEGACY:
+        return LEGACY
+    try:
+        if isinstance(action, ForwardTo):
+            return _forward(snapshot, route, action, head)
+        if isinstance(action, RedirectTo):
+            return _redirect(route, action, head)
+        return Answer(route, action.status, action.headers, action.body)
+    except Refused as refused:
+        return Reject(refused.status, refused.reason)
+
+
+def _forward(snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead) -> Decision:
+    if head.method == "CONNECT":
+        return Reject(405, "connect")
+    if not is_token(head.method.encode("latin-1", "replace")):
+        return Reject(400, "bad-method")
+    rewrite = action.rewrite
+    path = rewrite.apply(route, head.path)
+    if not is_plain(path) and not _inside(rewrite, route, head.path):
+        return Reject(400, "ambiguous-path") if snapshot.options.ambiguous == "reject" else LEGACY
+    target = path + b"?" + head.query if head.query else path
+    check_target(target)
+    headers, length = forward_headers(head, snapshot.hygiene, action.request_headers, rewrite.prefix)
+    if snapshot.settings.max_body is not None and length > snapshot.settings.max_body:
+        return Reject(413, "body-too-large")
+    upstream = action.upstreams[0] if len(action.upstreams) == 1 else _share(snapshot, route, action, head)
+    return Forward(route, action, upstream, target, headers, length, head)
+
+
+def _inside(rewrite: Rewrite, route: CompiledRoute, path: bytes) -> bool:
+    return rewrite.stays_inside(rewrite.apply(route, _as_data(route, path)))
+
+
+def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> Decision:
+    # Only one slash in front: `//host` and `/\host` in a Location are other sites (promise P23).
+    location = b"/" + action.template.fill(route.capture(head.path)).lstrip(b"/\\")
+    if head.query:
+        location += b"?" + head.query
+    check_target(location)
+    headers: list[Header] = [(b"location", action.origin + location), (b"content-length", b"0")]
+    return Answer(route, action.status, headers, b"")
+
+
+def _share(snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead) -> CompiledUpstream:
+    """Choose among several upstreams: the same one for one sticky key, at random without a key."""
+    key = sticky_key(route.declared.sticky, head)
+    point = snapshot.draw() if key is None else bucket(route.declared.group or route.name, key)
+    return next(u for u, bound in zip(action.upstreams, action.shares, strict=True) if point < bound)
+
+
+def bucket(group: str, key: str) -> int:
+    """Map a sticky key to 0..9999, evenly and for ever (design section 4.1; vectors in the tests)."""
+    digest = blake2b(f"{len(group)}:{group}{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") * BASIS_POINTS >> 64
+
+
+def sticky_key(sources: Sequence[str], head: RequestHead) -> str | None:
+    """Return the first sticky key that the request has, or None; the client's address is never one."""
+    for source in sources:
+        kind, _, name = source.partition(":")
+        if kind == "header":
+            value = head.header(name)
+        elif kind == "cookie":
+            value = head.cookies.get(name or "strangle_id")
+        else:
+            value = head.query_params.get(name) if kind == "query" else None
+        if value:
+            return value
+    return None
+
+
+__all__ = [
+    "CHUNKED",
+    "LEGACY",
+    "Answer",
+    "Decision",
+    "Forward",
+    "HeadReader",
+    "Legacy",
+    "Reject",
+    "RespondWith",
+    "Snapshot",
+    "bucket",
+    "is_active",
+    "prepare",
+    "sticky_key",
+]

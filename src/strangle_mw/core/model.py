@@ -1,0 +1,270 @@
+"""What a user writes: routes, upstreams and their parts, as frozen values.
+
+Only declarations live here. Their compiled form is in `routing` and `decision`; what changes while the
+program runs is in the engine. Each field's `doc` feeds the JSON Schema and is checked against the
+reference pages; `key` is the field's name in a file where Python reserves the word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence  # noqa: TC003 - read at run time for the schema
+from dataclasses import KW_ONLY, dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+LEGACY_TARGET = "legacy"
+"""The value of `to` that carves an exception out of a wider route."""
+
+MAX_REGEX_PATH = 2048
+"""Bytes of a path beyond which no regular expression is tried: Python's `re` may backtrack for ever."""
+
+
+class Stage(StrEnum):
+    """How far a route has moved: forward step by step, back to `legacy` from anywhere."""
+
+    LEGACY = "legacy"
+    SHADOW = "shadow"
+    CANARY = "canary"
+    MODERN = "modern"
+    RETIRED = "retired"
+
+
+def _doc(text: str, **more: object) -> dict[str, object]:
+    return {"doc": text, **more}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One test of a header, query parameter or cookie; exactly one field is given."""
+
+    equals: str | None = field(default=None, metadata=_doc("the whole value, to the letter"))
+    prefix: str | None = field(default=None, metadata=_doc("how the value starts"))
+    regex: str | None = field(default=None, metadata=_doc("a regular expression over the whole value"))
+    present: bool = field(default=False, metadata=_doc("there, with any value"))
+    absent: bool = field(default=False, metadata=_doc("not there at all"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderRules:
+    """Changes to the headers of a forwarded message: `remove`, then `set`, then `add`."""
+
+    set: Mapping[str, str] = field(default_factory=dict, metadata=_doc("replace by this value"))
+    add: Mapping[str, str] = field(default_factory=dict, metadata=_doc("append one more field"))
+    remove: Sequence[str] = field(default=(), metadata=_doc("drop every field of this name"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """Answer with a redirect instead of forwarding."""
+
+    to: str = field(metadata=_doc("a path template like `/new/{id}`, or an absolute http(s) URL with one"))
+    status: Literal[301, 302, 303, 307, 308] = field(default=308, metadata=_doc("the status code"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Respond:
+    """Answer with a fixed response instead of forwarding."""
+
+    status: int = field(default=410, metadata=_doc("the status code, 200..599"))
+    body: str = field(default="", metadata=_doc("the body, sent as UTF-8"))
+    content_type: str = field(default="", metadata=_doc("its media type; plain text if empty"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One share of a route whose modern side has several upstreams."""
+
+    upstream: str = field(metadata=_doc("an upstream's name or a target"))
+    weight: int = field(default=1, metadata=_doc("its share, relative to the sum of all"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """What is copied to the other side, and compared."""
+
+    sample: float = field(default=100.0, metadata=_doc("percent of the requests that are copied"))
+    unsafe: bool = field(default=False, metadata=_doc("copy unsafe methods, too"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """When an endpoint is left alone for a while."""
+
+    failures: int = field(default=5, metadata=_doc("consecutive failures to connect that open it"))
+    ratio: float = field(default=0.5, metadata=_doc("share of bad answers that opens it, 0..1"))
+    minimum: int = field(default=20, metadata=_doc("answers in the window before the ratio counts"))
+    window: float = field(default=10.0, metadata=_doc("seconds that are looked back"))
+    open: float = field(default=5.0, metadata=_doc("seconds it stays open at first"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """An active probe of each endpoint."""
+
+    path: str = field(metadata=_doc("what is asked for"))
+    interval: float = field(default=5.0, metadata=_doc("seconds between two probes"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Files for TLS to an upstream; verification cannot be turned off here."""
+
+    ca: str = field(default="", metadata=_doc("PEM file of trusted authorities; the system's if empty"))
+    cert: str = field(default="", metadata=_doc("PEM file of the client's certificate"))
+    key: str = field(default="", metadata=_doc("PEM file of its key; it may stand in `cert`"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """A named modern target; times are seconds.
+
+    Give `url` for one address, `urls` for several. `verify=False` (do not verify TLS certificates) exists
+    in Python only and is warned about at start.
+    """
+
+    url: str = field(default="", metadata=_doc("`http://`, `https://` or `unix:/path.sock`"))
+    urls: Sequence[str] = field(default=(), metadata=_doc("several addresses of one service"))
+    connect_timeout: float = field(default=1.0, metadata=_doc("seconds to connect, TLS included"))
+    timeout: float = field(default=10.0, metadata=_doc("seconds until the head of the answer"))
+    idle_timeout: float = field(default=60.0, metadata=_doc("seconds between two chunks of a body"))
+    max_in_flight: int = field(default=64, metadata=_doc("requests at a time, per process (bulkhead)"))
+    keepalive: float = field(default=4.0, metadata=_doc("idle seconds a pooled connection may live"))
+    host: Literal["upstream", "preserve"] = field(
+        default="upstream", metadata=_doc("the Host that is sent: the upstream's own, or the client's")
+    )
+    breaker: Breaker | None = field(default=None, metadata=_doc("circuit breaker per endpoint"))
+    health: Health | None = field(default=None, metadata=_doc("active health checks"))
+    tls: Tls = field(default_factory=Tls, metadata=_doc("certificates"))
+    http: Literal["1.1", "2"] = field(default="1.1", metadata=_doc("protocol version spoken upstream"))
+    lambda_: str = field(
+        default="", metadata=_doc("a Lambda function: name, name:alias or ARN", key="lambda")
+    )
+    region: str = field(default="", metadata=_doc("AWS region of the function"))
+    profile: str = field(default="", metadata=_doc("AWS profile for credentials"))
+    endpoint_url: str = field(default="", metadata=_doc("another address of the Invoke API"))
+    format: Literal["2.0", "1.0", "rest", "alb"] = field(default="2.0", metadata=_doc("the event's format"))
+    asgi: str = field(default="", metadata=_doc("`module:attr` of an ASGI app in this process"))
+    wsgi: str = field(default="", metadata=_doc("`module:attr` of a WSGI app in this process"))
+    verify: bool = field(default=True, metadata=_doc("verify TLS certificates", python_only=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which requests go where, and in which stage (design section 3.1).
+
+    `Route("GET /v1/leads", to="http://leads.internal:8080")`. Every field may be given by name. A route is
+    checked when it is loaded into a table, together with all others, so that all problems show at once.
+    """
+
+    pattern: str | None = field(
+        default=None, metadata=_doc("`[METHOD[,METHOD...] ]path`, short for `methods` and `path`")
+    )
+    _: KW_ONLY
+    name: str = field(default="", metadata=_doc("unique id; derived from methods and path if empty"))
+    path: str | None = field(default=None, metadata=_doc("path template; everything (`/*`) if not given"))
+    regex: str | None = field(
+        default=None, metadata=_doc("regular expression over the whole raw path, instead of `path`")
+    )
+    methods: Sequence[str] = field(default=(), metadata=_doc("methods; empty = all; HEAD follows GET"))
+    hosts: Sequence[str] = field(default=(), metadata=_doc("names or `*.example.com`; empty = any"))
+    headers: Mapping[str, str | Condition] = field(
+        default_factory=dict, metadata=_doc("header name -> value or condition")
+    )
+    query: Mapping[str, str | Condition] = field(
+        default_factory=dict, metadata=_doc("query parameter -> value or condition")
+    )
+    cookies: Mapping[str, str | Condition] = field(
+        default_factory=dict, metadata=_doc("cookie name -> value or condition")
+    )
+    when: Callable[..., bool] | None = field(
+        default=None, metadata=_doc("callable(RequestHead) -> bool", python_only=True)
+    )
+    to: Any = field(
+        default=None,
+        metadata=_doc("upstream name, target, `legacy`, or a list of {upstream, weight}", type=str | list[Split]),
+    )
+    stage: Stage = field(default=Stage.MODERN, metadata=_doc("how far the route has moved"))
+    weight: float | None = field(
+        default=None, metadata=_doc("percent of sticky keys on the modern side in stage `canary`, 0..100")
+    )
+    group: str = field(default="", metadata=_doc("salt of the sticky hash; the upstream's name if empty"))
+    sticky: Sequence[str] = field(
+        default=("user", "cookie"), metadata=_doc("sources of the sticky key, tried in order")
+    )
+    strip_prefix: str = field(default="", metadata=_doc("leading literal path dropped before forwarding"))
+    rewrite: str = field(default="", metadata=_doc("path template sent instead; `{*}` = what `/*` matched"))
+    timeout: float | None = field(default=None, metadata=_doc("seconds until the answer's head"))
+    fallback: Literal["", "auto", "connect", "never", "off"] = field(
+        default="", metadata=_doc("when the legacy app answers for a failed upstream")
+    )
+    fallback_until: str = field(default="", metadata=_doc("date after which fallback is over"))
+    fallback_on: Sequence[str] = field(default=(), metadata=_doc("further answers that fall back"))
+    shared_store: bool = field(default=False, metadata=_doc("both sides write to one store"))
+    request_headers: HeaderRules = field(
+        default_factory=HeaderRules, metadata=_doc("changes to the forwarded request")
+    )
+    response_headers: HeaderRules = field(
+        default_factory=HeaderRules, metadata=_doc("changes to the upstream's answer")
+    )
+    redirect: Redirect | None = field(default=None, metadata=_doc("answer with a redirect"))
+    respond: Respond | None = field(default=None, metadata=_doc("answer with a fixed response"))
+    shadow: Shadow | None = field(default=None, metadata=_doc("copies to the other side"))
+    identity: bool = field(default=False, metadata=_doc("send the signed identity header"))
+    encoded_slash: bool = field(
+        default=False, metadata=_doc("`%2F` and `%5C` inside a parameter are data, not separators")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of an HTTP upstream, taken apart once.
+
+    `authority` is what stands in `Host` (RFC 9110 section 7.2: without a default port); `base` is the base
+    path without a final slash; `socket` the path of a Unix socket.
+    """
+
+    scheme: Literal["http", "https", "unix"]
+    host: str
+    port: int
+    authority: bytes
+    base: bytes = b""
+    socket: str = ""
+
+    def __str__(self) -> str:
+        if self.scheme == "unix":
+            return f"unix:{self.socket}"
+        return f"{self.scheme}://{self.authority.decode()}{self.base.decode()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """What holds for the whole table.
+
+    `ambiguous` decides on a path that two standard readings send to different routes: `reject` answers 400,
+    `legacy` calls the wrapped app. `trailing_slash` "ignore" makes `/a` and `/a/` the same path.
+    """
+
+    ambiguous: Literal["reject", "legacy"] = "reject"
+    trailing_slash: Literal["strict", "ignore"] = "strict"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What `strangle(app, source, ...)` takes beside the routes; in a file, the table `[strangle]`."""
+
+    interface: Literal["asgi", "wsgi"] | None = field(
+        default=None, metadata=_doc("the wrapped app's interface, where it cannot be told from the app")
+    )
+    trusted_proxies: Sequence[str] = field(
+        default=(), metadata=_doc("addresses and networks whose forwarding headers are kept; `unix` for sockets")
+    )
+    allow_headers: Sequence[str] = field(
+        default=(), metadata=_doc("names with `_` or `.` that may be forwarded")
+    )
+    max_body: int | None = field(default=None, metadata=_doc("bytes that a forwarded body may have"))
+    identify: Callable[..., Any] | None = field(
+        default=None, metadata=_doc("callable(request) -> Identity | None", python_only=True)
+    )
+    serve: Literal["asgi"] | None = field(default=None, metadata=_doc("serve a WSGI app from an ASGI server"))
+    store: str | None = field(default=None, metadata=_doc("where live changes are kept"))
+    admin: str | None = field(default=None, metadata=_doc("path of the admin page"))

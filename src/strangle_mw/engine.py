@@ -1,0 +1,174 @@
+"""The running middleware, whatever its interface: the current snapshot and the pools to upstreams.
+
+Drivers ask the engine, the engine owns everything that lives longer than a request. No decision is taken
+here (`core.decision`), no byte is sent (`transports`, which only this module imports). Pools are made on
+first use, per process and event loop: they survive neither a fork nor their loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import weakref
+from hashlib import blake2b
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from strangle_mw.config import load
+from strangle_mw.core.exchange import exchange
+from strangle_mw.core.messages import CHUNKED, problem
+from strangle_mw.transports.h1 import serialize_head
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Generator
+
+    from strangle_mw.config import Source
+    from strangle_mw.core.compiled import CompiledUpstream
+    from strangle_mw.core.decision import Forward, Snapshot
+    from strangle_mw.core.exchange import Fail, Relay, Send
+    from strangle_mw.core.messages import Header
+    from strangle_mw.core.model import Settings
+    from strangle_mw.transports.asyncio_pool import AsyncPool
+    from strangle_mw.transports.thread_pool import BlockingPool
+
+log = logging.getLogger("strangle_mw")
+
+CLIENT_GONE = 499
+"""Nginx's status for a client that left; logged, never sent."""
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+class Engine:
+    """Holds what one wrapped app needs to forward requests.
+
+    `snapshot` is replaced whole by `swap`; a request reads it once. Raises `ConfigError` if the first table
+    cannot be used.
+    """
+
+    def __init__(self, source: Source, **settings: Any) -> None:
+        self.hop_marker = _hop_marker()
+        self.snapshot: Snapshot = load(source, hop_marker=self.hop_marker, draw=_draw, **settings)
+        self._lock = Lock()
+        self._async_pools: dict[int, tuple[AbstractEventLoop, dict[CompiledUpstream, AsyncPool]]] = {}
+        self._pools: dict[CompiledUpstream, BlockingPool] = {}
+        _engines.add(self)
+        self._tell()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force, those given in code before those of the file."""
+        return self.snapshot.settings
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Put another snapshot in force for requests that start from now on."""
+        self.snapshot = snapshot
+
+    def begin(self, forward: Forward, *, replayable: bool) -> Generator[Send, Any, Relay[Any] | Fail]:
+        """Start the conversation that forwards one request."""
+        return exchange(forward.head.method, replayable=replayable)
+
+    def serialize(self, forward: Forward, length: int) -> bytes:
+        """Write the head that is sent upstream; `length` is the body's, as far as it is known by now."""
+        upstream = forward.upstream
+        endpoint = upstream.endpoints[0]
+        host = endpoint.authority
+        if upstream.declared.host == "preserve":
+            host = forward.head.raw_host or host
+        headers: list[Header] = [(b"host", host), *forward.headers]
+        if length == CHUNKED:
+            headers.append((b"transfer-encoding", b"chunked"))
+        return serialize_head(forward.head.method.encode("latin-1"), endpoint.base + forward.target, headers)
+
+    def async_pool(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> AsyncPool:
+        """Return the pool to an upstream for one event loop."""
+        entry = self._async_pools.get(id(loop))
+        if entry is None:
+            with self._lock:
+                self._forget_closed_loops()
+                entry = self._async_pools.setdefault(id(loop), (loop, {}))
+        pool = entry[1].get(upstream)
+        if pool is None:
+            from strangle_mw.transports.asyncio_pool import AsyncPool
+
+            pool = entry[1].setdefault(upstream, AsyncPool(upstream.endpoints[0], upstream.declared))
+        return pool
+
+    def blocking_pool(self, upstream: CompiledUpstream) -> BlockingPool:
+        """Return the pool to an upstream for this process's threads."""
+        pool = self._pools.get(upstream)
+        if pool is None:
+            from strangle_mw.transports.thread_pool import BlockingPool
+
+            with self._lock:
+                made = BlockingPool(upstream.endpoints[0], upstream.declared)
+                pool = self._pools.setdefault(upstream, made)
+        return pool
+
+    async def aclose(self, loop: AbstractEventLoop) -> None:
+        """Close the pools of one event loop, for the end of its lifespan."""
+        entry = self._async_pools.pop(id(loop), None)
+        for pool in entry[1].values() if entry is not None else ():
+            await pool.aclose()
+
+    def close(self) -> None:
+        """Close the idle connections of this process's threads."""
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
+
+    def failure(self, status: int, reason: str, route: str, detail: str = "") -> tuple[list[Header], bytes]:
+        """Log a request that the library answers with an error, and build that answer (promises P18, P23)."""
+        request_id = secrets.token_hex(8)
+        log.warning(
+            "%d %s: route %r%s (request %s)", status, reason, route, f": {detail}" if detail else "", request_id
+        )
+        return problem(status, reason, request_id)
+
+    def forget_connections(self) -> None:
+        """Drop every pool without closing its sockets: after a fork they belong to the parent."""
+        self._lock = Lock()
+        self._pools = {}
+        self._async_pools = {}
+
+    def _forget_closed_loops(self) -> None:
+        for key, (loop, _) in tuple(self._async_pools.items()):
+            if loop.is_closed():
+                del self._async_pools[key]
+
+    def _tell(self) -> None:
+        snapshot = self.snapshot
+        log.info(
+            "route table %s: %d routes, %d upstreams",
+            snapshot.revision,
+            len(snapshot.table.routes),
+            len(snapshot.upstreams),
+        )
+        for warning in snapshot.warnings:
+            log.warning("%s", warning)
+
+
+def _hop_marker() -> bytes:
+    """Make the keyed name under which this app stands in `Via`.
+
+    A key of each process's own ends a loop as soon as it comes back to that process; `STRANGLE_HOP_KEY`
+    makes a whole fleet know itself.
+    """
+    key = os.environ.get("STRANGLE_HOP_KEY", "").encode()[:64] or secrets.token_bytes(32)
+    return b"strangle-" + blake2b(b"strangle-mw hop", key=key, digest_size=12).hexdigest().encode()
+
+
+def _draw() -> int:
+    return random.randrange(10_000)  # noqa: S311 - shares out requests, decides nothing secret
+
+
+def _after_fork() -> None:
+    for engine in tuple(_engines):
+        engine.forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

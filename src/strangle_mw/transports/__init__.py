@@ -1,0 +1,1 @@
+"""Everything that sends bytes to an upstream. RULE: only `engine` imports from here."""

@@ -1,0 +1,319 @@
+"""One HTTP/1.1 connection under asyncio: an exchange at a time, its clock, its back-pressure.
+
+What bytes mean is in `h1`. Connecting, and which connection is used next, belong to `asyncio_pool`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from math import inf
+from typing import TYPE_CHECKING, Protocol, cast
+
+from strangle_mw.errors import ForwardError
+from strangle_mw.transports.base import HIGH_WATER, SLOW, exchange_failed, lost
+from strangle_mw.transports.h1 import LAST_CHUNK, MalformedError, ResponseParser, frame_chunk
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+class Owner(Protocol):
+    """What a connection needs of its pool; times are seconds."""
+
+    keepalive: float
+    idle_timeout: float
+
+    def opened(self, connection: Connection) -> None: ...
+    def retire(self, connection: Connection) -> None: ...
+    def gone(self, connection: Connection) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One connection: busy with an exchange, or idle in the pool, or no longer up.
+
+    Order of an exchange: `begin`, await `write`, `deliver`, then `take` and `read`; `rest` if that went
+    well, else `drop`.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_busy",
+        "_deadline",
+        "_error",
+        "_on_slow",
+        "_owner",
+        "_pump",
+        "_reading",
+        "_room",
+        "_sent",
+        "_slow_at",
+        "_timeout",
+        "_timer",
+        "_timer_at",
+        "_transport",
+        "_up",
+        "_used",
+        "_waiter",
+        "loop",
+        "parser",
+    )
+
+    _transport: asyncio.Transport
+    _timeout: float
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.parser = ResponseParser()
+        self._owner = owner
+        self._up = self._busy = self._used = self._answered = False
+        self._sent = self._reading = True
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._on_slow: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = self._deadline = self._slow_at = inf
+
+    # --- one exchange
+
+    def begin(self, method: str, timeout: float, on_slow: Callable[[], None] | None) -> None:
+        """Start an exchange; raises `ForwardError` if a new connection was closed at once."""
+        if not self._up:
+            raise ForwardError("connect", "closed by the upstream")
+        self.parser.start(method)
+        self._busy = True
+        self._timeout = timeout
+        if on_slow is not None:
+            self._on_slow = on_slow
+            self._slow_at = self.loop.time() + SLOW
+
+    def write(
+        self, head: bytes, body: bytes | AsyncIterator[bytes], *, chunked: bool
+    ) -> asyncio.Future[None]:
+        """Send the request; the future is done when the head of the answer is there, or an error."""
+        waiter = self._waiter = self.loop.create_future()
+        if isinstance(body, bytes):
+            # One write: a second small one would wait for a delayed ACK (40 ms) where Nagle is on.
+            self._transport.write(head + body if body else head)
+            self._expect(self._timeout)
+        else:
+            self._sent = False
+            self._transport.write(head)
+            self._expect(self._owner.idle_timeout)
+            self._pump = self.loop.create_task(self._send_body(body, chunked=chunked))
+        return waiter
+
+    def deliver(self) -> None:
+        """Let the head be handed over, unless the exchange has failed: raises why."""
+        if self._error is not None:
+            raise self._error
+        self._answered = True
+
+    async def read(self) -> bytes:
+        """Wait for bytes of the body; empty at the clean end."""
+        parser = self.parser
+        while not parser.buffered:
+            if self._error is not None:
+                await self._settle()
+                raise self._error
+            if parser.complete:
+                return b""
+            self._waiter = self.loop.create_future()
+            self._expect(self._owner.idle_timeout)
+            try:
+                await self._waiter
+            except BaseException:
+                self.fail(self._failure("given up"))
+                raise
+        return self.take()
+
+    def take(self) -> bytes:
+        """Hand over what is buffered, and let the upstream go on."""
+        if not self._reading:
+            self._reading = True
+            if self._up:
+                self._transport.resume_reading()
+        return self.parser.take()
+
+    def rest(self) -> bool:
+        """Go idle, if the connection is fit for another request."""
+        fit = self._up and self._sent and self._error is None and self.parser.reusable
+        if not fit or self._transport.get_write_buffer_size():
+            return False
+        self._busy = self._answered = False
+        self._used = True
+        self._pump = None
+        self._on_slow = None
+        self._slow_at = inf
+        self._expect(self._owner.keepalive)
+        return True
+
+    def drop(self) -> None:
+        """Abort: nothing on this connection can be trusted any more."""
+        self._busy = self._up = False
+        self._on_slow = None
+        self._transport.abort()
+        if self._pump is not None:
+            self._pump.cancel()
+
+    async def discard(self) -> None:
+        """Abort, and wait until the body of the request is no longer read."""
+        self.drop()
+        await self._settle()
+
+    def abort(self) -> None:
+        """Abort because the pool is closed."""
+        self.fail(self._failure("pool closed", status=503))
+
+    def fail(self, error: BaseException) -> None:
+        """End the exchange with this error; the first one counts."""
+        if self._error is None:
+            self._error = error
+        self.drop()
+        self._wake()
+
+    def _failure(self, reason: str, *, status: int = 502, stale: bool = False) -> ForwardError:
+        return exchange_failed(reason, answered=self._answered, sent=self._sent, status=status, stale=stale)
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            self._deadline = inf
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # --- the body of the request
+
+    async def _send_body(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
+        try:
+            async for data in body:
+                if data:
+                    self._transport.write(frame_chunk(data) if chunked else data)
+                    if self._room is not None:
+                        self._progress(self._timeout)
+                        await self._room
+                self._progress(self._owner.idle_timeout)
+            if chunked:
+                self._transport.write(LAST_CHUNK)
+            self._sent = True
+            self._progress(self._timeout)
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - send() or read() raises it
+            if not self.parser.complete:
+                self.fail(exc)
+
+    async def _settle(self) -> None:
+        if self._pump is not None:
+            await asyncio.wait([self._pump])
+
+    def _progress(self, allowance: float) -> None:
+        """Move the deadline of whoever waits for the answer: the exchange is alive."""
+        if self._waiter is not None:
+            self._expect(self._owner.idle_timeout if self._answered else allowance)
+
+    # --- one coarse timer
+
+    def _expect(self, seconds: float) -> None:
+        """Set the deadline. A timer that fires earlier stays: it will look, and wait for the rest."""
+        self._deadline = self.loop.time() + seconds
+        self._arm()
+
+    def _arm(self) -> None:
+        at = min(self._deadline, self._slow_at)
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = self.loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_at = inf
+        now = self.loop.time()
+        if now >= self._slow_at:
+            call, self._on_slow, self._slow_at = self._on_slow, None, inf
+            if call is not None:
+                call()
+        if now < self._deadline:
+            self._arm()
+        elif self._busy:
+            self._time_out()
+        else:
+            self._owner.retire(self)
+            self.drop()
+
+    def _time_out(self) -> None:
+        if self._answered:
+            self.fail(self._failure("body idle for too long", status=504))
+        elif self._sent or self._room is not None:
+            self.fail(self._failure("timed out", status=504))
+        else:
+            self.fail(self._failure("the body of the request stalled", status=408))
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._up = True
+        self._owner.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy:
+            self._owner.retire(self)
+            self.drop()
+            return
+        parser = self.parser
+        try:
+            parser.feed(data)
+        except MalformedError as exc:
+            self.fail(self._failure(f"malformed answer: {exc}"))
+            return
+        if parser.head_done:
+            self._wake()
+        if parser.complete:
+            if not self._sent and self._pump is not None:
+                self._pump.cancel()
+        elif parser.buffered > HIGH_WATER and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def eof_received(self) -> None:
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError):
+            self._rescue()
+        self._end(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._owner.gone(self)
+
+    def pause_writing(self) -> None:
+        self._room = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+    def _end(self, exc: Exception | None) -> None:
+        self._up = False
+        if not self._busy:
+            self._owner.retire(self)
+        elif self.parser.complete or (exc is None and self.parser.feed_eof()):
+            self._wake()
+        else:
+            self.fail(self._failure(lost(exc), stale=self._used and not self.parser.started))
+
+    def _rescue(self) -> None:
+        """Read what came before the pipe broke: it may be the answer (413 and a reset, say)."""
+        if os.name != "posix" or self._transport.get_extra_info("sslcontext") is not None:
+            return
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        try:
+            while self._busy and (data := os.read(descriptor, HIGH_WATER)):
+                self.data_received(data)
+        except OSError:
+            return

@@ -1,0 +1,190 @@
+"""Exchanges with one endpoint over asyncio: the bulkhead, connecting, and which connection is used again.
+
+What one connection does is in `asyncio_connection`, what bytes mean in `h1`; whether to send once more is
+decided by the caller. One exchange costs one future: no task, no timer and no lock, unless the body of the
+request is streamed (one task).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from strangle_mw.transports.asyncio_connection import Connection
+from strangle_mw.transports.base import bulkhead_full, connect_failed, pool_closed, tls_context
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable
+
+    from strangle_mw.core.model import Endpoint, Upstream
+    from strangle_mw.transports.h1 import Header
+
+
+class AsyncPool:
+    """Connections to one endpoint, used from one running event loop; making a pool does no I/O."""
+
+    def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
+        self._endpoint = endpoint
+        self._upstream = upstream
+        self._limit = upstream.max_in_flight
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._in_flight = 0
+        self._closed = False
+        self._emptied: asyncio.Future[None] | None = None
+        self._context: ssl.SSLContext | None = None
+        self.keepalive = upstream.keepalive
+        self.idle_timeout = upstream.idle_timeout
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for the next request."""
+        return len(self._idle)
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges between `send` and `close` of their answer."""
+        return self._in_flight
+
+    async def send(
+        self,
+        head: bytes,
+        body: bytes | AsyncIterator[bytes],
+        *,
+        method: str,
+        chunked: bool,
+        timeout: float,  # noqa: ASYNC109 - kept by one coarse timer per connection
+        fresh: bool = False,
+        on_slow: Callable[[], None] | None = None,
+    ) -> AsyncAnswer:
+        """Send one request and wait for the head of its answer.
+
+        A streamed `body` is framed if `chunked`; it stays the caller's to close. `timeout` is in seconds
+        from the end of the request to the head; while a body is sent it limits each wait for the upstream,
+        and `idle_timeout` each wait for the body. `fresh` asks for a new connection. `on_slow` is called
+        once, about 0.25 s after the start, if the exchange still goes on. Raises `ForwardError`, and
+        whatever `body` raises; afterwards `body` is no longer being read.
+        """
+        if self._closed:
+            raise pool_closed()
+        if self._in_flight >= self._limit:
+            raise bulkhead_full(self._limit)
+        self._in_flight += 1
+        connection: Connection | None = None
+        try:
+            # The last one used first: the others grow old and leave.
+            connection = self._idle.pop() if self._idle and not fresh else await self._connect()
+            connection.begin(method, timeout, on_slow)
+            await connection.write(head, body, chunked=chunked)
+            connection.deliver()
+        except BaseException:
+            self._in_flight -= 1
+            if connection is not None:
+                await connection.discard()
+            raise
+        return AsyncAnswer(self, connection)
+
+    async def aclose(self) -> None:
+        """Abort everything and wait until every socket is closed."""
+        self.abort()
+        while self._open:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await self._emptied
+
+    def abort(self) -> None:
+        """Abort everything without waiting; exchanges that go on fail."""
+        self._closed = True
+        self._idle.clear()
+        for connection in list(self._open):
+            connection.abort()
+
+    def opened(self, connection: Connection) -> None:
+        """Note a connection that was made."""
+        self._open.add(connection)
+
+    def retire(self, connection: Connection) -> None:
+        """Take a connection out of use, if it is idle."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def gone(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self._open.discard(connection)
+        if self._emptied is not None and not self._open and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def release(self, connection: Connection) -> None:
+        """End an exchange, and keep its connection if nothing unexpected happened (promise P7)."""
+        self._in_flight -= 1
+        if connection.rest():
+            self._idle.append(connection)
+        else:
+            connection.drop()
+
+    async def _connect(self) -> Connection:
+        connection = Connection(self, asyncio.get_running_loop())
+        try:
+            async with asyncio.timeout(self._upstream.connect_timeout):
+                await self._open_transport(connection)
+        except (OSError, ValueError) as exc:  # ValueError: a name that IDNA cannot encode
+            raise connect_failed(exc) from exc
+        if self._closed:
+            connection.drop()
+            raise pool_closed()
+        return connection
+
+    async def _open_transport(self, connection: Connection) -> None:
+        endpoint, loop = self._endpoint, connection.loop
+        if endpoint.scheme == "unix":
+            await loop.create_unix_connection(lambda: connection, endpoint.socket)
+        elif endpoint.scheme == "http":
+            await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
+        else:
+            context = self._context = self._context or tls_context(self._upstream)
+            name = endpoint.host
+            await loop.create_connection(
+                lambda: connection, name, endpoint.port, ssl=context, server_hostname=name
+            )
+
+
+class AsyncAnswer:
+    """One answer: its head, and its body as it comes. Close it exactly when done with it."""
+
+    __slots__ = ("_complete", "_connection", "_pool", "headers", "reason", "status")
+
+    def __init__(self, pool: AsyncPool, connection: Connection) -> None:
+        parser = connection.parser
+        self.status: int = parser.status
+        self.reason: bytes = parser.reason
+        self.headers: list[Header] = parser.headers
+        self._pool = pool
+        self._connection: Connection | None = connection
+        self._complete = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole body has been received (not: taken)."""
+        connection = self._connection
+        return self._complete if connection is None else connection.parser.complete
+
+    def take(self) -> bytes:
+        """Hand over everything buffered; never waits."""
+        return b"" if self._connection is None else self._connection.take()
+
+    async def read(self) -> bytes:
+        """Wait for the next bytes; empty at the clean end.
+
+        Raises `ForwardError` with stage `body` if the body is cut, malformed or idle for longer than
+        `idle_timeout` seconds, whatever the body of the request raises, and `RuntimeError` once closed.
+        """
+        if self._connection is None:
+            raise RuntimeError("the answer is closed")
+        return await self._connection.read()
+
+    def close(self) -> None:
+        """Give the connection back, or abort it unless the answer is complete; may be repeated."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._complete = connection.parser.complete
+            self._pool.release(connection)

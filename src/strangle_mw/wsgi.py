@@ -1,0 +1,245 @@
+"""The WSGI driver: hands requests to the wrapped app untouched, or forwards them with blocking sockets.
+
+Only I/O lives here, as in `asgi`; every decision is shared with it. The worker thread is held while the
+upstream answers; `max_in_flight` bounds how many can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from strangle_mw.core.decision import LEGACY, Answer, Forward, prepare
+from strangle_mw.core.exchange import Fail
+from strangle_mw.core.messages import CHUNKED, UNDECLARED, RequestHead, answer_headers
+from strangle_mw.engine import CLIENT_GONE, Engine, log
+from strangle_mw.errors import ForwardError
+
+if TYPE_CHECKING:
+    from strangle_mw.core.decision import Reject
+    from strangle_mw.core.messages import Header
+    from strangle_mw.transports.thread_pool import BlockingAnswer
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+REPLAY_LIMIT = 65_536
+_BLOCK = 65_536
+
+
+class _Reader:
+    encoding = "latin-1"
+
+    @staticmethod
+    def head(source: Environ, path: bytes, authority: bytes) -> RequestHead:
+        return RequestHead(
+            source["REQUEST_METHOD"],
+            path,
+            source.get("QUERY_STRING", "").encode("latin-1"),
+            _headers(source),
+            source["wsgi.url_scheme"],
+            source.get("REMOTE_ADDR", ""),
+            authority,
+            source.get("SERVER_PROTOCOL", "HTTP/1.1").rpartition("/")[2],
+        )
+
+
+_READER = _Reader()
+
+
+def _headers(environ: Environ) -> list[Header]:
+    return [
+        (name, value.encode("latin-1"))
+        for key, value in environ.items()
+        if (name := _header_name(key)) is not None and (value or name != b"content-length")
+    ]
+
+
+@lru_cache(maxsize=2048)
+def _header_name(key: str) -> bytes | None:
+    """Return the header that an environ key stands for (PEP 3333, RFC 3875 section 4.1.18)."""
+    if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        return key.replace("_", "-").lower().encode()
+    if not key.startswith("HTTP_"):
+        return None
+    return key[5:].replace("_", "-").lower().encode("latin-1", "replace")
+
+
+class WSGIStrangler:
+    """A WSGI app around a WSGI app; made by `strangle`.
+
+    The default route returns what the wrapped app returns, called with the very objects the server gave.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]], engine: Engine) -> None:
+        self.app = app
+        self.engine = engine
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+        decision = prepare(
+            self.engine.snapshot,
+            environ["REQUEST_METHOD"],
+            raw.partition("?")[0].encode("latin-1", "replace") if raw else None,
+            environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
+            environ,
+            _READER,
+        )
+        if decision is LEGACY:
+            return self.app(environ, start_response)
+        if isinstance(decision, Forward):
+            return self._forward(decision, environ, start_response)
+        return self._answer(decision, start_response)  # type: ignore[arg-type]
+
+    def _answer(self, decision: Answer | Reject, start_response: StartResponse) -> Iterable[bytes]:
+        if isinstance(decision, Answer):
+            return _respond(start_response, decision.status, decision.headers, decision.body)
+        headers, body = self.engine.failure(decision.status, decision.reason, "")
+        return _respond(start_response, decision.status, headers, body)
+
+    def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        body = _Body(environ, forward.length, self.engine.snapshot.settings.max_body)
+        final = self._converse(forward, body)
+        if not isinstance(final, Fail):
+            try:
+                return _relay(forward, final.answer, start_response)
+            except ForwardError as exc:
+                final = Fail(exc)
+        error = final.error
+        detail = f"upstream {forward.upstream.name!r}: {error}"
+        headers, text = self.engine.failure(error.status, f"upstream-{error.stage}", forward.route.name, detail)
+        return _respond(start_response, error.status, headers, text)
+
+    def _converse(self, forward: Forward, body: _Body) -> Any:
+        """Perform the effects of `core.exchange`, blocking."""
+        try:
+            content, length = body.read()
+        except ForwardError as exc:
+            return Fail(exc)
+        pool = self.engine.blocking_pool(forward.upstream)
+        head = self.engine.serialize(forward, length)
+        timeout = forward.action.timeout or forward.upstream.declared.timeout
+        conversation = self.engine.begin(forward, replayable=isinstance(content, bytes))
+        try:
+            effect = next(conversation)
+            while True:
+                try:
+                    answer = pool.send(
+                        head,
+                        content,
+                        method=forward.head.method,
+                        chunked=length == CHUNKED,
+                        timeout=timeout,
+                        fresh=effect.fresh,
+                    )
+                except ForwardError as exc:
+                    effect = conversation.throw(exc)
+                else:
+                    effect = conversation.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            conversation.close()
+
+
+def _respond(
+    start_response: StartResponse, status: int, headers: Iterable[Header], body: bytes, reason: str = ""
+) -> list[bytes]:
+    fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers]
+    start_response(f"{status} {reason or _reason(status)}", fields)
+    return [body] if body else []
+
+
+@lru_cache(maxsize=128)
+def _reason(status: int) -> str:
+    """Return a reason phrase: PEP 3333 requires one, RFC 9112 section 4 lets upstreams leave it out."""
+    from http import HTTPStatus
+
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
+
+
+def _relay(forward: Forward, answer: BlockingAnswer, start_response: StartResponse) -> Iterable[bytes]:
+    try:
+        headers = answer_headers(answer.headers, answer.status, forward.action.response_headers)
+        body, complete = answer.take(), answer.complete
+        if complete:
+            answer.close()
+        first = _respond(start_response, answer.status, headers, body, answer.reason.decode("latin-1"))
+    except BaseException:
+        answer.close()
+        raise
+    return first if complete else _Stream(answer, first, forward.route.name)
+
+
+class _Stream:
+    """The rest of an answer, chunk by chunk; a cut one ends in an exception, never cleanly (P6)."""
+
+    def __init__(self, answer: BlockingAnswer, first: list[bytes], route: str) -> None:
+        self._answer = answer
+        self._first = first
+        self._route = route
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._first:
+            return self._first.pop()
+        chunk = self._answer.read()
+        if not chunk:
+            self._answer.close()
+            raise StopIteration
+        return chunk
+
+    def close(self) -> None:
+        if not self._answer.complete:
+            log.debug("%d client gone: route %r", CLIENT_GONE, self._route)
+        self._answer.close()
+
+
+class _Body:
+    """The body of one forwarded request, read from `wsgi.input` and never past its end."""
+
+    def __init__(self, environ: Environ, length: int, limit: int | None) -> None:
+        self._input = environ["wsgi.input"]
+        self._ends = bool(environ.get("wsgi.input_terminated"))
+        self._length = length
+        self._limit = limit
+
+    def read(self) -> tuple[bytes | Iterator[bytes], int]:
+        """Return the body, whole if it is small, and its length as it will be framed."""
+        if self._length == 0 or (self._length == UNDECLARED and not self._ends):
+            return b"", 0
+        if self._length > REPLAY_LIMIT:
+            return self._counted(self._length), self._length
+        if self._length > 0:
+            return b"".join(self._counted(self._length)), self._length
+        if not self._ends:
+            # Without a length or an end, a read could block for ever (PEP 3333).
+            raise ForwardError("send", "the server gives chunked bodies no end", status=411)
+        if self._length == UNDECLARED:
+            first = self._input.read(1)
+            return (self._until_end(first), CHUNKED) if first else (b"", 0)
+        return self._until_end(), CHUNKED
+
+    def _counted(self, left: int) -> Iterator[bytes]:
+        while left:
+            chunk = self._input.read(min(left, _BLOCK))
+            if not chunk:  # servers return a short read for a cut body, without an error (promise P6)
+                raise ForwardError("send", "the body has not its declared length", status=400, request_sent=True)
+            left -= len(chunk)
+            yield chunk
+
+    def _until_end(self, first: bytes = b"") -> Iterator[bytes]:
+        count = 0
+        chunk = first or self._input.read(_BLOCK)
+        while chunk:
+            count += len(chunk)
+            if self._limit is not None and count > self._limit:
+                raise ForwardError("send", "the body passes max_body", status=413, request_sent=True)
+            yield chunk
+            chunk = self._input.read(_BLOCK)
