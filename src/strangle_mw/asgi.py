@@ -7,7 +7,8 @@ is `core.decision.prepare`, in which order things are tried is `core.exchange`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
@@ -107,7 +108,7 @@ class ASGIStrangler:
                 raise
             log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
         finally:
-            client.close()
+            await client.aclose()
 
     async def _converse(self, forward: Forward, client: _Client) -> Any:
         """Perform the effects of `core.exchange` with asyncio."""
@@ -168,7 +169,7 @@ async def _relay(forward: Forward, answer: AsyncAnswer, client: _Client, send: S
             if complete:
                 return
             body = await answer.read()
-            complete = not body or (answer.complete and not answer.pending)
+            complete = not body or answer.complete
     finally:
         answer.close()
 
@@ -182,6 +183,7 @@ class _Client:
         self._limit = max_body
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
+        self._stream: AsyncGenerator[bytes, None] | None = None
         self._reading = False
         self.gone = False
 
@@ -193,8 +195,12 @@ class _Client:
             return b"".join([chunk async for chunk in self._chunks(self._length)]), self._length
         if self._length == UNDECLARED:
             return await self._undeclared()
+        return self._streamed(self._chunks(self._length)), self._length
+
+    def _streamed(self, chunks: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
         self._reading = True
-        return self._chunks(self._length), self._length
+        self._stream = chunks
+        return chunks
 
     async def _undeclared(self) -> tuple[bytes | AsyncIterator[bytes], int]:
         """Look at the first event: HTTP/2 says only there whether a body follows."""
@@ -202,10 +208,9 @@ class _Client:
         first = await anext(chunks, b"")
         if not first:
             return b"", 0
-        self._reading = True
-        return _chain(first, chunks), CHUNKED
+        return self._streamed(_chain(first, chunks)), CHUNKED
 
-    async def _chunks(self, length: int) -> AsyncIterator[bytes]:
+    async def _chunks(self, length: int) -> AsyncGenerator[bytes, None]:
         """Yield the body; raise `ForwardError` if it ends early, runs over, or its client leaves (P6)."""
         count, more = 0, True
         while more:
@@ -234,12 +239,15 @@ class _Client:
         if self._task is not None:
             self._task.cancel()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
+        if self._stream is not None:
+            await self._stream.aclose()
 
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in rest:
-        yield chunk
+async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(rest):
+        yield first
+        async for chunk in rest:
+            yield chunk

@@ -250,19 +250,20 @@ class _Decoder:
     def table(self, cls: type[T], data: object, where: str) -> T | None:
         """Build a dataclass from a mapping; None if anything in it is wrong."""
         before = len(self._problems)
+        kind: Any = cls
+        fields, hints, values = _fields(kind), _hints(kind), {}
         if isinstance(data, cls):
-            data = {k: getattr(data, f.name) for k, f in _fields(cls).items()}
+            data = {k: getattr(data, f.name) for k, f in fields.items()}
         if not isinstance(data, Mapping):
             self.note(where, f"must be a table, not {_kind(data)}", "type")
             return None
-        fields, values = _fields(cls), {}
         for key, value in data.items():
             field = fields.get(str(key))
             if field is None or (self._from_file and field.metadata.get("python_only")):
                 self._unknown(_join(where, str(key)), str(key), fields)
             elif value is not field.default:
                 hint = field.metadata.get("type") if isinstance(value, str | list | tuple) else None
-                values[field.name] = self.value(hint or _hints(cls)[field.name], value, _join(where, str(key)))
+                values[field.name] = self.value(hint or hints[field.name], value, _join(where, str(key)))
         for key, field in fields.items():
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             if required and field.name not in values:

@@ -224,7 +224,7 @@ class RouteCompiler:
         return found
 
     def _splits(self, to: object) -> list[Split]:
-        if isinstance(to, Sequence) and to and all(isinstance(s, Split) for s in to):
+        if isinstance(to, list | tuple) and to and all(isinstance(s, Split) for s in to):
             return list(to)
         if isinstance(to, Upstream):
             return [Split(upstream=self._anonymous(to))]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # A path without any of `[?%\\;#\x00-\x20\x7f-\xff]|//|/\.` has one reading only. This is that language said
 # positively: possessive runs of a character class need half the time of a search that visits every byte.
 is_plain: Callable[[bytes], re.Match[bytes] | None] = re.compile(
-    rb"(?:/[!\"$&-\-0-:<->@-\[\]-~][!\"$&-.0-:<->@-\[\]-~]*+)*+/?+"
+    rb"(?=/)(?:/[!\"$&-\-0-:<->@-\[\]-~][!\"$&-.0-:<->@-\[\]-~]*+)*+/?+"
 ).fullmatch
 
 _ABSOLUTE_FORM = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)

@@ -9,7 +9,7 @@ segment may still decide between them. `tests/core/test_routing.py` holds the na
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from strangle_mw.core.model import MAX_REGEX_PATH
 from strangle_mw.core.paths import is_plain, split
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from strangle_mw.core.messages import RequestHead
     from strangle_mw.core.patterns import PathPattern, Segment
 
-    Found = CompiledRoute | "_NeedsHead" | None
+    Found: TypeAlias = "CompiledRoute | _NeedsHead | None"
 
 
 class _NeedsHead:

@@ -24,6 +24,8 @@ def parse_endpoint(url: str) -> Endpoint:
     """Take an upstream's URL apart; raise `PatternError` with the remedy."""
     if url.startswith("unix:"):
         return _unix(url.removeprefix("unix:"))
+    if not url.isprintable() or " " in url:
+        raise PatternError("must not contain blanks or control characters")
     try:
         parts = urlsplit(url)
         port = parts.port

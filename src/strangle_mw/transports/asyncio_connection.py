@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from strangle_mw.errors import ForwardError
 from strangle_mw.transports.base import HIGH_WATER, SLOW, exchange_failed, lost
-from strangle_mw.transports.h1 import LAST_CHUNK, MalformedError, ResponseParser, frame_chunk
+from strangle_mw.transports.h1 import LAST_CHUNK, MalformedError, ResponseParser, frame_body, frame_chunk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -32,12 +32,13 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """One connection: busy with an exchange, or idle in the pool, or no longer up.
 
-    Order of an exchange: `begin`, await `write`, `deliver`, then `take` and `read`; `rest` if that went
-    well, else `drop`.
+    Order of an exchange: await `start`, `deliver`, then `take` and `read`; `rest` if that went well, else
+    `drop`.
     """
 
     __slots__ = (
         "_answered",
+        "_began",
         "_busy",
         "_deadline",
         "_error",
@@ -66,8 +67,10 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.parser = ResponseParser()
         self._owner = owner
-        self._up = self._busy = self._used = self._answered = False
+        self._up = self._busy = self._used = False
         self._sent = self._reading = True
+        self._began = 0.0
+        self._answered = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -78,31 +81,37 @@ class Connection(asyncio.Protocol):
 
     # --- one exchange
 
-    def begin(self, method: str, timeout: float, on_slow: Callable[[], None] | None) -> None:
-        """Start an exchange; raises `ForwardError` if a new connection was closed at once."""
+    def start(
+        self,
+        head: bytes,
+        body: bytes | AsyncIterator[bytes],
+        *,
+        method: str,
+        chunked: bool,
+        timeout: float,
+        on_slow: Callable[[], None] | None,
+    ) -> asyncio.Future[None]:
+        """Send a request; the future is done when the head of the answer is there, or an error.
+
+        Raises `ForwardError` if a new connection was closed before it was used.
+        """
         if not self._up:
             raise ForwardError("connect", "closed by the upstream")
         self.parser.start(method)
         self._busy = True
-        self._timeout = timeout
-        if on_slow is not None:
-            self._on_slow = on_slow
-            self._slow_at = self.loop.time() + SLOW
-
-    def write(
-        self, head: bytes, body: bytes | AsyncIterator[bytes], *, chunked: bool
-    ) -> asyncio.Future[None]:
-        """Send the request; the future is done when the head of the answer is there, or an error."""
+        self._on_slow = on_slow
+        self._began = now = self.loop.time()
+        self._slow_at = now + SLOW
+        self._deadline = now + timeout
         waiter = self._waiter = self.loop.create_future()
         if isinstance(body, bytes):
             # One write: a second small one would wait for a delayed ACK (40 ms) where Nagle is on.
-            self._transport.write(head + body if body else head)
-            self._expect(self._timeout)
+            self._transport.write(head + frame_body(body, chunked=chunked))
         else:
-            self._sent = False
             self._transport.write(head)
-            self._expect(self._owner.idle_timeout)
-            self._pump = self.loop.create_task(self._send_body(body, chunked=chunked))
+            self._stream(body, chunked=chunked, timeout=timeout)
+        if self._timer_at > self._slow_at or self._timer_at > self._deadline:
+            self._arm()
         return waiter
 
     def deliver(self) -> None:
@@ -139,15 +148,17 @@ class Connection(asyncio.Protocol):
 
     def rest(self) -> bool:
         """Go idle, if the connection is fit for another request."""
-        fit = self._up and self._sent and self._error is None and self.parser.reusable
-        if not fit or self._transport.get_write_buffer_size():
+        if not (self._up and self._sent and self._error is None and self.parser.reusable):
             return False
+        if self._transport.get_write_buffer_size():
+            return False  # the answer came before the request had left
         self._busy = self._answered = False
         self._used = True
         self._pump = None
-        self._on_slow = None
-        self._slow_at = inf
-        self._expect(self._owner.keepalive)
+        # Up to SLOW early: cheaper than the clock, and the safe side. A longer exchange has seen a tick.
+        self._deadline = (self._began or self.loop.time()) + self._owner.keepalive
+        if self._timer_at > self._deadline:
+            self._arm()
         return True
 
     def drop(self) -> None:
@@ -187,6 +198,12 @@ class Connection(asyncio.Protocol):
 
     # --- the body of the request
 
+    def _stream(self, body: AsyncIterator[bytes], *, chunked: bool, timeout: float) -> None:
+        self._sent = False
+        self._timeout = timeout
+        self._deadline = self._began + self._owner.idle_timeout
+        self._pump = self.loop.create_task(self._send_body(body, chunked=chunked))
+
     async def _send_body(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
         try:
             async for data in body:
@@ -218,31 +235,37 @@ class Connection(asyncio.Protocol):
     def _expect(self, seconds: float) -> None:
         """Set the deadline. A timer that fires earlier stays: it will look, and wait for the rest."""
         self._deadline = self.loop.time() + seconds
-        self._arm()
+        if self._timer_at > self._deadline:
+            self._arm()
 
     def _arm(self) -> None:
-        at = min(self._deadline, self._slow_at)
-        if at < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = at
-            self._timer = self.loop.call_at(at, self._tick)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = min(self._deadline, self._slow_at)
+        self._timer = self.loop.call_at(self._timer_at, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         self._timer_at = inf
         now = self.loop.time()
         if now >= self._slow_at:
-            call, self._on_slow, self._slow_at = self._on_slow, None, inf
-            if call is not None:
-                call()
+            self._slow_at = inf
+            self._note_slow()
         if now < self._deadline:
-            self._arm()
+            if self._up and min(self._deadline, self._slow_at) < inf:
+                self._arm()
         elif self._busy:
             self._time_out()
         else:
             self._owner.retire(self)
             self.drop()
+
+    def _note_slow(self) -> None:
+        if self._busy:
+            self._began = 0.0
+            call, self._on_slow = self._on_slow, None
+            if call is not None:
+                call()
 
     def _time_out(self) -> None:
         if self._answered:
@@ -270,8 +293,12 @@ class Connection(asyncio.Protocol):
         except MalformedError as exc:
             self.fail(self._failure(f"malformed answer: {exc}"))
             return
-        if parser.head_done:
-            self._wake()
+        waiter = self._waiter
+        if waiter is not None and parser.head_done:
+            self._waiter = None
+            self._deadline = inf
+            if not waiter.done():
+                waiter.set_result(None)
         if parser.complete:
             if not self._sent and self._pump is not None:
                 self._pump.cancel()
@@ -280,6 +307,9 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> None:
+        # Under TLS only after a closure alert; a body that ends without one is cut (RFC 9112 section 9.8).
+        if self._busy:
+            self.parser.feed_eof()
         self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -302,7 +332,7 @@ class Connection(asyncio.Protocol):
         self._up = False
         if not self._busy:
             self._owner.retire(self)
-        elif self.parser.complete or (exc is None and self.parser.feed_eof()):
+        elif self.parser.complete:
             self._wake()
         else:
             self.fail(self._failure(lost(exc), stale=self._used and not self.parser.started))

@@ -75,8 +75,9 @@ class AsyncPool:
         try:
             # The last one used first: the others grow old and leave.
             connection = self._idle.pop() if self._idle and not fresh else await self._connect()
-            connection.begin(method, timeout, on_slow)
-            await connection.write(head, body, chunked=chunked)
+            await connection.start(
+                head, body, method=method, chunked=chunked, timeout=timeout, on_slow=on_slow
+            )
             connection.deliver()
         except BaseException:
             self._in_flight -= 1

@@ -67,6 +67,13 @@ def frame_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def frame_body(body: bytes, *, chunked: bool) -> bytes:
+    """Frame a whole body as the head says it is."""
+    if not chunked:
+        return body
+    return frame_chunk(body) + LAST_CHUNK if body else LAST_CHUNK
+
+
 class ResponseParser:
     """Read the answers that come over one connection, one after the other.
 
@@ -76,7 +83,6 @@ class ResponseParser:
 
     __slots__ = (
         "_bare",
-        "_blanks",
         "_chunks",
         "_close",
         "_codings",
@@ -116,7 +122,7 @@ class ResponseParser:
             self._reset()
         self._bare = method == "HEAD"
         self._seen = self.buffered = self.status = 0
-        self.head_done = self.complete = self._until_eof = self._blanks = self._old = False
+        self.head_done = self.complete = self._until_eof = self._old = False
         self.reason = b""
         if self._chunks:
             self._chunks.clear()
@@ -149,7 +155,6 @@ class ResponseParser:
             else:
                 # The usual case, flattened: a whole head, often the whole answer, in one segment.
                 self._seen = len(data)
-                self._blanks = b" \r\n" in data or b"\t\r\n" in data
                 if data[-1] in _CR_OR_LF:
                     self._feed_exactly(data)
                 else:
@@ -183,7 +188,7 @@ class ResponseParser:
         seen = self._seen
         if seen < len(_START) and data[: len(_START) - seen] != _START[seen : seen + len(data)]:
             raise MalformedError("not an HTTP/1 status line")
-        self._blanks = self._old = True  # not known, so look
+        self._old = True  # not known, so look
         self._seen = seen + len(data)
         if self._seen > MAX_HEAD:
             self._feed_long_head(data, MAX_HEAD - seen)
@@ -242,7 +247,8 @@ class ResponseParser:
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value))
+        # llhttp keeps blanks after a value, which are not part of it (RFC 9110 section 5.5).
+        self._fields.append((name, value.rstrip(b" \t")))
         if len(name) == _CODING_LENGTH and name.lower() == _CODING:
             self._codings.append(value)
 
@@ -260,8 +266,7 @@ class ResponseParser:
         if status not in _FINAL:
             self._note_interim(status)
             return
-        # llhttp keeps blanks after a value, which are not part of it (RFC 9110 section 5.5).
-        self.headers = [(n, v.rstrip(b" \t")) for n, v in fields] if self._blanks else fields
+        self.headers = fields
         self.head_done = True
         if self._bare:
             self.complete = True
@@ -299,7 +304,7 @@ class ResponseParser:
         if self._interim > MAX_INTERIM:
             raise MalformedError(f"more than {MAX_INTERIM} interim answers")
         self._codings.clear()
-        self._blanks = self._old = True
+        self._old = True
         self.reason = b""
 
     def on_body(self, data: bytes) -> None:

@@ -1,0 +1,153 @@
+"""The command `strangle`: prints what `config` and `inspection` find out. No decisions live here.
+
+Exit codes: 0 all is well, 1 the table (or the app) has problems, 2 the command was used wrongly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import strangle_mw
+from strangle_mw.config import load
+from strangle_mw.errors import ConfigError, Problem
+from strangle_mw.inspection import as_table, explain, rows
+from strangle_mw.interface import detect_interface
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from strangle_mw.core.decision import Snapshot
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+_FILE = click.argument("file", type=click.Path())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(strangle_mw.__version__, prog_name="strangle")
+def main() -> None:
+    """Look at a strangle-mw route table: check it, list it, ask where a request would go."""
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
+
+
+@main.command()
+@_FILE
+@click.option("--app", metavar="MODULE:ATTR", help="Also check that this is a WSGI or ASGI app.")
+@click.option("--strict", is_flag=True, help="Count warnings as problems.")
+@_JSON
+def check(file: str, app: str | None, *, strict: bool, as_json: bool) -> None:
+    """Check the route table FILE and tell every problem at once."""
+    problems, warnings, summary = _check(file, app)
+    if as_json:
+        found = {"ok": not problems, "problems": _plain(problems), "warnings": _plain(warnings)}
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _tell(file, problems, warnings, summary)
+    if problems or (strict and warnings):
+        sys.exit(1)
+
+
+def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], str]:
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    summary = ""
+    try:
+        snapshot = load(file)
+        warnings += snapshot.warnings
+        summary = f"{len(snapshot.table.routes)} routes, {len(snapshot.upstreams)} upstreams"
+    except ConfigError as exc:
+        problems += exc.problems
+    if app is not None:
+        try:
+            summary += f"; {app} is {_interface(app).upper()}"
+        except (ImportError, AttributeError, TypeError, ValueError) as exc:
+            problems.append(Problem(f"--app {app}", str(exc), "app"))
+    return problems, warnings, summary
+
+
+def _interface(name: str) -> str:
+    module, colon, attribute = name.partition(":")
+    if not colon or not attribute:
+        raise ValueError("must be MODULE:ATTR, as in shop.wsgi:application")
+    sys.path.insert(0, "")
+    try:
+        app: Any = importlib.import_module(module)
+    finally:
+        sys.path.remove("")
+    for part in attribute.split("."):
+        app = getattr(app, part)
+    return detect_interface(app)
+
+
+def _plain(problems: Iterable[Problem]) -> list[dict[str, str]]:
+    return [asdict(p) for p in problems]
+
+
+def _tell(file: str, problems: Sequence[Problem], warnings: Sequence[Problem], summary: str) -> None:
+    for problem in problems:
+        click.echo(click.style("problem ", fg="red") + str(problem))
+    for warning in warnings:
+        click.echo(click.style("warning ", fg="yellow") + str(warning))
+    if problems:
+        click.echo(f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", err=True)
+    else:
+        click.echo(click.style("ok ", fg="green") + f"{file}: {summary}")
+
+
+@main.command()
+@_FILE
+@_JSON
+def routes(file: str, *, as_json: bool) -> None:
+    """List the routes of FILE."""
+    found = rows(_load(file))
+    if as_json:
+        click.echo(json.dumps([asdict(r) for r in found], indent=2))
+    else:
+        click.echo("\n".join(as_table(found)))
+
+
+@main.command("explain")
+@_FILE
+@click.argument("method")
+@click.argument("url")
+@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request.")
+@_JSON
+def explain_command(file: str, method: str, url: str, headers: Sequence[str], *, as_json: bool) -> None:
+    """Say where a request with METHOD and URL would go under the table FILE, and why."""
+    snapshot = _load(file)
+    try:
+        found = explain(snapshot, method, url, headers)
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from None
+    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else found.text())
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of a table file, for editors."""
+    from strangle_mw.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _load(file: str) -> Snapshot:
+    try:
+        return load(file)
+    except ConfigError as exc:
+        _refuse(exc)
+
+
+def _refuse(error: ConfigError) -> NoReturn:
+    click.echo(str(error), err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What a single route may not say: each mistake by its id, all of them at once, with the remedy."""
+
+import pytest
+
+from strangle_mw import Condition, ConfigError, HeaderRules, Redirect, Respond, Route, Split, Upstream
+from strangle_mw.config import load
+
+M = "http://m"
+MISTAKES = {
+    "pattern and path": (Route("/a", path="/b", to=M), "routes[0].path", "path-twice"),
+    "methods twice": (Route("GET /a", methods=["POST"], to=M), "routes[0].methods", "methods-twice"),
+    "method name": (Route("GE(T /a", to=M), "routes[0].methods", "method-name"),
+    "method case": (Route("get /a", to=M), "routes[0].methods", "method-case"),
+    "path": (Route("a/b", to=M), "routes[0].pattern", "path-pattern"),
+    "path by name": (Route(path="/a//b", to=M), "routes[0].path", "path-pattern"),
+    "path and regex": (Route(path="/a", regex="/a", to=M), "routes[0].regex", "path-and-regex"),
+    "regex": (Route(regex="/(", to=M), "routes[0].regex", "regex-syntax"),
+    "host with port": (Route("/a", hosts=["h.example:80"], to=M), "routes[0].hosts[0]", "host-name"),
+    "host with scheme": (Route("/a", hosts=["http://h"], to=M), "routes[0].hosts[0]", "host-name"),
+    "host with star inside": (Route("/a", hosts=["a.*.example"], to=M), "routes[0].hosts[0]", "host-name"),
+    "header name": (Route("/a", headers={"X Y": "1"}, to=M), "routes[0].headers.X Y", "header-name"),
+    "cookie name": (Route("/a", cookies={"": "1"}, to=M), "routes[0].cookies.", "cookie-name"),
+    "condition without test": (Route("/a", headers={"X": Condition()}, to=M), "routes[0].headers.X", "condition-kind"),
+    "condition with two": (Route("/a", query={"q": Condition(prefix="a", present=True)}, to=M), "routes[0].query.q", "condition-kind"),
+    "condition regex": (Route("/a", query={"q": Condition(regex="(")}, to=M), "routes[0].query.q", "regex-syntax"),
+    "no target": (Route("/a"), "routes[0]", "target-missing"),
+    "two targets": (Route("/a", to=M, respond=Respond()), "routes[0].respond", "target-twice"),
+    "stage": (Route("/a", to=M, stage="canary", weight=5), "routes[0].stage", "stage-unavailable"),
+    "stage shadow": (Route("/a", to=M, stage="shadow"), "routes[0].stage", "stage-unavailable"),
+    "stage retired": (Route("/a", to=M, stage="retired"), "routes[0].stage", "stage-unavailable"),
+    "weight": (Route("/a", to=M, weight=101), "routes[0].weight", "weight-range"),
+    "timeout": (Route("/a", to=M, timeout=0), "routes[0].timeout", "timeout-range"),
+    "unknown upstream": (Route("/a", to="leads"), "routes[0].to", "upstream-unknown"),
+    "address": (Route("/a", to="ftp://x"), "routes[0].to", "upstream-address"),
+    "query in address": (Route("/a", to="http://x/?a=b"), "routes[0].to", "upstream-address"),
+    "user in address": (Route("/a", to="http://u:p@x"), "routes[0].to", "upstream-address"),
+    "port": (Route("/a", to="http://x:99999"), "routes[0].to", "upstream-address"),
+    "unix": (Route("/a", to="unix:x.sock"), "routes[0].to", "upstream-address"),
+    "lambda": (Route("/a", to="lambda:fn"), "routes[0].to", "not-yet"),
+    "in-process": (Route("/a", to="asgi:a:b"), "routes[0].to", "not-yet"),
+    "app object": (Route("/a", to=print), "routes[0].to", "not-yet"),
+    "split weights": (Route("/a", to=[Split(upstream=M, weight=0)]), "routes[0].to", "split-weight"),
+    "split upstream": (Route("/a", to=[Split(upstream=M), Split(upstream="x")]), "routes[0].to[1].upstream", "upstream-unknown"),
+    "strip and rewrite": (Route("/a/*", to=M, strip_prefix="/a", rewrite="/{*}"), "routes[0].rewrite", "rewrite-twice"),
+    "strip elsewhere": (Route("/a/*", to=M, strip_prefix="/b"), "routes[0].strip_prefix", "strip-prefix"),
+    "strip a parameter": (Route("/a/{x}", to=M, strip_prefix="/a/{x}"), "routes[0].strip_prefix", "strip-prefix"),
+    "strip from a regex": (Route(regex="/a", to=M, strip_prefix="/a"), "routes[0].strip_prefix", "strip-prefix"),
+    "rewrite name": (Route("/a/{x}", to=M, rewrite="/b/{y}"), "routes[0].rewrite", "template"),
+    "protected header": (Route("/a", to=M, request_headers=HeaderRules(set={"Host": "x"})), "routes[0].request_headers.set.Host", "header-protected"),
+    "forwarding header": (Route("/a", to=M, request_headers=HeaderRules(remove=["X-Forwarded-For"])), "routes[0].request_headers.remove.X-Forwarded-For", "header-protected"),
+    "header rule name": (Route("/a", to=M, response_headers=HeaderRules(add={"A B": "x"})), "routes[0].response_headers.add.A B", "header-name"),
+    "header rule value": (Route("/a", to=M, response_headers=HeaderRules(add={"A": "x\r\ny"})), "routes[0].response_headers.add.A", "header-value"),
+    "redirect": (Route("/a", redirect=Redirect(to="ftp://x/")), "routes[0].redirect.to", "redirect-target"),
+    "redirect name": (Route("/a", redirect=Redirect(to="/{x}")), "routes[0].redirect.to", "template"),
+    "respond status": (Route("/a", respond=Respond(status=199)), "routes[0].respond.status", "respond-status"),
+    "respond body": (Route("/a", respond=Respond(status=204, body="x")), "routes[0].respond.body", "respond-body"),
+    "respond type": (Route("/a", respond=Respond(content_type="a\nb")), "routes[0].respond.content_type", "header-value"),
+    "sticky": (Route("/a", to=M, sticky=["ip"]), "routes[0].sticky[0]", "sticky-source"),
+    "shadow": (Route("/a", to=M, shadow={}), "routes[0].shadow", "not-yet"),
+    "identity": (Route("/a", to=M, identity=True), "routes[0].identity", "not-yet"),
+    "fallback": (Route("/a", to=M, fallback="auto"), "routes[0].fallback", "not-yet"),
+    "several addresses": (Route("/a", to=Upstream(urls=["http://a", "http://b"])), "upstreams.http://a, http://b.urls", "not-yet"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("route", "where", "id_"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake(route, where, id_):
+    with pytest.raises(ConfigError) as caught:
+        load([route])
+    assert [(p.where, p.id) for p in caught.value.problems] == [(where, id_)]
+    assert len(caught.value.problems[0].what) > 5
+
+
+def test_all_problems_of_one_route_at_once():
+    with pytest.raises(ConfigError) as caught:
+        load([Route("get a", regex="(", weight=-1, to=M, timeout=0, sticky=["x"])])
+    assert {p.id for p in caught.value.problems} >= {"method-case", "regex-syntax", "weight-range", "timeout-range", "sticky-source"}
+
+
+@pytest.mark.parametrize("fallback", ["off", "never"])
+def test_what_already_holds_may_be_said(fallback):
+    load([Route("/a", to=M, fallback=fallback)])
+
+
+@pytest.mark.parametrize(
+    ("route", "name"),
+    [
+        (Route("GET,POST /a/{x}", to=M), "GET,POST /a/{x}"),
+        (Route("/a", to=M), "/a"),
+        (Route(regex="/a+", to=M), "regex /a+"),
+        (Route("/a", name="mine", to=M), "mine"),
+        (Route("/a", hosts=["h"], headers={"X": "1"}, to=M), "/a [h, header X = '1']"),
+    ],
+)
+def test_a_name_is_derived_from_what_matches(route, name):
+    assert load([route]).table.routes[0].name == name
+
+
+def test_a_misspelt_upstream_is_guessed():
+    with pytest.raises(ConfigError) as caught:
+        load({"upstreams": {"leads": {"url": M}}, "routes": [{"path": "/a", "to": "laeds"}, {"path": "/b", "to": "leads"}]})
+    assert "did you mean 'leads'?" in caught.value.problems[0].what
