@@ -91,7 +91,7 @@ class ASGIStrangler:
         elif isinstance(decision, Answer):
             await _respond(send, decision.status, decision.headers, decision.body)
         elif isinstance(decision, Reject):
-            headers, body = self.engine.failure(decision.status, decision.reason, "")
+            headers, body = self.engine.failure(decision.status, decision.reason)
             await _respond(send, decision.status, headers, body)
 
     async def _forward(self, forward: Forward, receive: Receive, send: Send) -> None:

@@ -122,7 +122,7 @@ def _document(source: Source, problems: list[Problem]) -> Mapping[str, Any]:
         return read_file(Path(source))
     if isinstance(source, Mapping):
         return source
-    if isinstance(source, Sequence):
+    if isinstance(source, list | tuple):
         return {"routes": source}
     what = f"must be a file's path, a dict or a list of routes, not {type(source).__name__}"
     raise ConfigError([*problems, Problem("routes", what, "source-type")])

@@ -95,7 +95,7 @@ class WSGIStrangler:
     def _answer(self, decision: Answer | Reject, start_response: StartResponse) -> Iterable[bytes]:
         if isinstance(decision, Answer):
             return _respond(start_response, decision.status, decision.headers, decision.body)
-        headers, body = self.engine.failure(decision.status, decision.reason, "")
+        headers, body = self.engine.failure(decision.status, decision.reason)
         return _respond(start_response, decision.status, headers, body)
 
     def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -1,12 +1,9 @@
 """How many examples the laws try: 200 each, HYPOTHESIS_EXAMPLES for more."""
 
 import os
-import sys
-from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))
 settings.register_profile(
     "strangle",
     max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "200")),

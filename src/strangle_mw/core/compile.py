@@ -232,8 +232,14 @@ class RouteCompiler:
         return []
 
     def _anonymous(self, upstream: Upstream) -> str:
-        name = upstream.url or ", ".join(upstream.urls) or "upstream"
-        self.upstreams.setdefault(name, self.compile_upstream(name, upstream, "to"))
+        """Name an upstream given as an object: by its address, and a number if that has other settings."""
+        address = upstream.url or ", ".join(upstream.urls) or "upstream"
+        name, number = address, 1
+        while name in self.upstreams and self.upstreams[name].declared != upstream:
+            number += 1
+            name = f"{address} ({number})"
+        if name not in self.upstreams:
+            self.upstreams[name] = self.compile_upstream(name, upstream, "to")
         return name
 
     def _upstream(self, field: str, name: str) -> CompiledUpstream | None:

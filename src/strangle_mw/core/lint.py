@@ -111,10 +111,10 @@ def _takes_all(better: CompiledRoute, worse: CompiledRoute) -> bool:
 def slow_regexes(routes: Iterable[CompiledRoute]) -> Iterator[Problem]:
     """Warn of nested quantifiers, on which Python's `re` may backtrack for ever (promise P16)."""
     for route in routes:
-        found = [("regex", route.declared.regex)] if route.declared.regex else []
-        found += [(f"{t.kind}.{t.name}", t.condition.regex) for t in route.tests if t.condition.regex]
+        found = [("regex", route.declared.regex or "")]
+        found += [(f"{t.kind}.{t.name}", t.condition.regex or "") for t in route.tests]
         for field, text in found:
-            if text is not None and has_nested_quantifier(text):
+            if has_nested_quantifier(text):
                 what = (
                     "has a repetition inside a repetition, which can take exponential time on a hostile path; "
                     f"write it without (paths over {MAX_REGEX_PATH} bytes are never tried)"

@@ -230,7 +230,7 @@ def parse_template(text: str, known: Iterable[str]) -> Template:
         raise PatternError(f"must start with a slash: write {'/' + text!r}")
     names = set(known)
     pieces = re.split(r"(/?\{\*\}|\{[^{}]*\})", text)
-    parts = tuple(filter(None, (_template_part(p, names) for p in pieces)))
+    parts = tuple(part for p in pieces if (part := _template_part(p, names)) is not None)
     if "//" in text or re.search(r"/\.{1,2}(?:/|$)", text):
         raise PatternError("has an empty or dot segment; write the path that it stands for")
     whole = text.split("{", 1)[0]

@@ -168,10 +168,11 @@ def _search_any(
     """Walk down from several nodes of equal rank at once: the next segments may decide between them."""
     if len(nodes) == 1:
         return _search(nodes[0], segments, at, method, head)
+    found: Found = None
     if at == len(segments):
         found = _choose_any((n.leaf for n in nodes), method, head)
     else:
-        found = next(filter(None, _descend(nodes, segments, at, method, head)), None)
+        found = next((f for f in _descend(nodes, segments, at, method, head) if f is not None), None)
     return found if found is not None else _choose_any((n.below for n in nodes), method, head)
 
 

@@ -307,8 +307,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> None:
-        # Under TLS only after a closure alert; a body that ends without one is cut (RFC 9112 section 9.8).
-        if self._busy:
+        if self._busy and self._ended_cleanly():
             self.parser.feed_eof()
         self._end(None)
 
@@ -336,6 +335,17 @@ class Connection(asyncio.Protocol):
             self._wake()
         else:
             self.fail(self._failure(lost(exc), stale=self._used and not self.parser.started))
+
+    def _ended_cleanly(self) -> bool:
+        """Whether the end is the sender's: asyncio reports one without a TLS closure alert alike.
+
+        Without the alert a body that ends with the stream is cut (RFC 9112 section 9.8).
+        """
+        tls = self._transport.get_extra_info("ssl_object")
+        try:
+            return tls is None or not tls.read(1)
+        except OSError:
+            return False
 
     def _rescue(self) -> None:
         """Read what came before the pipe broke: it may be the answer (413 and a reset, say)."""

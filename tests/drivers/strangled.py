@@ -1,0 +1,76 @@
+"""The apps that the driver tests serve: legacy apps that say what they received, bare or strangled.
+
+`STRANGLE_TEST_UPSTREAM` is the echo's address; without it the apps are bare.
+"""
+
+import json
+import os
+
+from strangle_mw import HeaderRules, Redirect, Respond, Route, Upstream, strangle
+
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    text = json.dumps(
+        {
+            "from": "legacy",
+            "method": scope["method"],
+            "raw": (scope.get("raw_path") or b"").decode("latin-1"),
+            "path": scope["path"],
+            "query": scope["query_string"].decode("latin-1"),
+            "headers": [[n.decode("latin-1"), v.decode("latin-1")] for n, v in scope["headers"]],
+            "length": len(body),
+        }
+    ).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text)), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
+
+
+def wsgi(environ, start_response):
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    body = environ["wsgi.input"].read() if environ.get("wsgi.input_terminated") else environ["wsgi.input"].read(length)
+    keep = ("SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REQUEST_METHOD", "RAW_URI", "REQUEST_URI", "CONTENT_TYPE", "CONTENT_LENGTH")
+    text = json.dumps(
+        {"from": "legacy", "environ": {k: v for k, v in environ.items() if k.startswith("HTTP_") or k in keep}, "length": len(body)}
+    ).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(text))), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    start_response("200 OK", headers)
+    return [b"" if environ["REQUEST_METHOD"] == "HEAD" else text]
+
+
+def routes(address):
+    quick = Upstream(url=address, timeout=0.3, idle_timeout=0.4, max_in_flight=32)
+    return [
+        Route("/m/*", to=address),
+        Route("GET /only-get", to=address),
+        Route("/api/*", to=address, strip_prefix="/api"),
+        Route("/re/{id}", to=address, rewrite="/new/{id}/x"),
+        Route("/rules", to=address, request_headers=HeaderRules(set={"X-Team": "t"}, remove=["Cookie"])),
+        Route("/rules/cookies", to=address, response_headers=HeaderRules(set={"X-Made": "1"}, remove=["X-Empty"])),
+        Route("/quick/*", to=quick),
+        Route("/dead/*", to="http://127.0.0.1:1"),
+        Route("/loop/*", to=address),
+        Route("/gone", respond=Respond(status=410, body="gone")),
+        Route("/old/*", redirect=Redirect(to="/new/{*}")),
+        Route("/hosted", hosts=["m.example"], to=address),
+        Route("/beta", headers={"X-Beta": "1"}, to=address),
+        Route("/preserve", to=Upstream(url=address, host="preserve")),
+    ]
+
+
+address = os.environ.get("STRANGLE_TEST_UPSTREAM")
+if address:
+    asgi = strangle(asgi, routes(address), max_body=10_000_000)  # type: ignore[assignment]
+    wsgi = strangle(wsgi, routes(address), max_body=10_000_000)  # type: ignore[assignment]

@@ -1,0 +1,178 @@
+"""Real servers for tests: each supported WSGI and ASGI server as a child process, and raw HTTP over sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEADLINE = 20.0
+
+ASGI = {
+    "uvicorn-httptools": ["uvicorn", "--http", "httptools", "--loop", "asyncio", "--no-proxy-headers", "--log-level", "warning", "--port", "{port}", "{module}:asgi"],
+    "uvicorn-h11": ["uvicorn", "--http", "h11", "--loop", "asyncio", "--no-proxy-headers", "--log-level", "warning", "--port", "{port}", "{module}:asgi"],
+    "hypercorn": ["hypercorn", "--bind", "127.0.0.1:{port}", "{module}:asgi"],
+    "granian-asgi": ["granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "--no-ws", "{module}:asgi"],
+}  # fmt: skip
+WSGI = {
+    "gunicorn-sync": ["gunicorn", "-k", "sync", "-b", "127.0.0.1:{port}", "{module}:wsgi"],
+    "gunicorn-gthread": ["gunicorn", "-k", "gthread", "--threads", "8", "-b", "127.0.0.1:{port}", "{module}:wsgi"],
+    "gunicorn-gevent": ["gunicorn", "-k", "gevent", "-b", "127.0.0.1:{port}", "{module}:wsgi"],
+    "waitress": ["waitress", "--listen", "127.0.0.1:{port}", "{module}:wsgi"],
+}  # fmt: skip
+SERVERS = {**ASGI, **WSGI}
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serve(name, module, **environment):
+    """Run a server with `module:asgi` or `module:wsgi`; yields its port, shows its log if the test fails."""
+    port = free_port()
+    command = [part.format(port=port, module=module) for part in SERVERS[name]]
+    folders = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    with tempfile.TemporaryFile("w+") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", *command],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": folders, **environment},
+        )
+        try:
+            wait_for(port, child, log)
+            yield port
+        finally:
+            child.terminate()
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            log.seek(0)
+            sys.stdout.write(f"--- {name}\n{log.read()}")
+
+
+def wait_for(port, child, log):
+    """Wait until the server answers: connecting is not enough, gunicorn listens before its worker runs."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        if child.poll() is not None:
+            log.seek(0)
+            raise RuntimeError(f"the server ended with {child.returncode}:\n{log.read()}")
+        try:
+            if talk(port, b"GET /ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").status:
+                return
+        except OSError:
+            time.sleep(0.02)
+    raise RuntimeError("the server did not start in time")
+
+
+@dataclass
+class Reply:
+    """One answer as it came: what was read until the end of the connection or of the message."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    complete: bool
+    raw: bytes = field(repr=False, default=b"")
+
+    def header(self, name):
+        return next((v for n, v in self.headers if n == name.lower()), None)
+
+    def all(self, name):
+        return [v for n, v in self.headers if n == name.lower()]
+
+    def json(self):
+        return json.loads(self.body)
+
+
+def talk(port, request, timeout=DEADLINE, method=None):
+    """Send raw bytes on a new connection and read one answer to its end."""
+    with socket.create_connection(("127.0.0.1", port), timeout) as sock:
+        sock.sendall(request)
+        return read_reply(sock, head_only=(method or request.split(b" ")[0]) == b"HEAD")
+
+
+def read_reply(sock, *, head_only=False):
+    """Read one answer; `complete` is False when it was cut."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = sock.recv(65536)
+        if not more:
+            raise ConnectionError(f"closed in the head: {data!r}")
+        data += more
+    head, _, rest = data.partition(b"\r\n\r\n")
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(":") for line in lines)]
+    status = int(status_line.split(" ")[1])
+    if 100 <= status < 200:
+        raise AssertionError("1xx to the client")
+    fields = dict(headers)
+    if head_only or status in (204, 304):
+        return Reply(status, headers, rest, True, data)
+    if fields.get("transfer-encoding", "").lower() == "chunked":
+        body, complete = _read_chunks(sock, rest)
+    elif "content-length" in fields:
+        body, complete = _read_until(sock, rest, int(fields["content-length"]))
+    else:
+        body, complete = _read_until(sock, rest, None)
+    return Reply(status, headers, body, complete, data)
+
+
+def _read_until(sock, body, length):
+    while length is None or len(body) < length:
+        try:
+            more = sock.recv(65536)
+        except ConnectionResetError:
+            return body, False
+        if not more:
+            return body, length is None
+        body += more
+    return body, True
+
+
+def _read_chunks(sock, data):
+    body = b""
+    while True:
+        while b"\r\n" not in data:
+            data, ok = _more(sock, data)
+            if not ok:
+                return body, False
+        size, _, data = data.partition(b"\r\n")
+        length = int(size.split(b";")[0], 16)
+        while len(data) < length + 2:
+            data, ok = _more(sock, data)
+            if not ok:
+                return body + data[:length], False
+        body, data = body + data[:length], data[length + 2 :]
+        if length == 0:
+            return body, True
+
+
+def _more(sock, data):
+    try:
+        more = sock.recv(65536)
+    except ConnectionResetError:
+        more = b""
+    return data + more, bool(more)
+
+
+def request(method, target, headers=(), body=b"", *, host="h.example", close=True):
+    """Write a request as bytes; nothing is added but Host, and Connection unless `close` is off."""
+    lines = [f"{method} {target} HTTP/1.1"]
+    fields = [("Host", host), *headers] if host is not None else list(headers)
+    if close:
+        fields.append(("Connection", "close"))
+    lines += [f"{n}: {v}" for n, v in fields]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body

@@ -1,0 +1,210 @@
+"""One blocking face for both pools, so that one test says what must hold for both."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from tests.transports.upstream import PATIENCE
+
+from strangle_mw.core.model import Endpoint, Upstream
+from strangle_mw.transports.asyncio_pool import AsyncAnswer, AsyncPool
+from strangle_mw.transports.h1 import serialize_head
+from strangle_mw.transports.thread_pool import BlockingAnswer, BlockingPool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+    from strangle_mw.transports.h1 import Header
+
+
+def upstream(**changes: Any) -> Upstream:
+    """An upstream's settings, with times that no passing test ever waits for."""
+    times = {"connect_timeout": PATIENCE, "idle_timeout": PATIENCE, "keepalive": PATIENCE}
+    return Upstream(**{"url": "http://scripted", **times, **changes})
+
+
+class Answer(Protocol):
+    status: int
+    reason: bytes
+    headers: list[Header]
+
+    @property
+    def complete(self) -> bool: ...
+    def take(self) -> bytes: ...
+    def read(self) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Client(Protocol):
+    @property
+    def pool(self) -> AsyncPool | BlockingPool: ...
+
+    def send(
+        self,
+        body: bytes | Iterable[bytes] = b"",
+        *,
+        method: str = "GET",
+        chunked: bool = True,
+        timeout: float = PATIENCE,
+        fresh: bool = False,
+    ) -> Answer: ...
+
+    def settle(self, done: Callable[[], bool]) -> None:
+        """Let the pool notice what happened, until `done`."""
+
+    def close(self) -> None: ...
+
+
+def request_head(body: object, method: str, *, chunked: bool) -> bytes:
+    fields = [(b"Host", b"scripted")]
+    if isinstance(body, bytes):
+        if body:
+            fields.append((b"Content-Length", b"%d" % len(body)))
+    elif chunked:
+        fields.append((b"Transfer-Encoding", b"chunked"))
+    return serialize_head(method.encode(), b"/", fields)
+
+
+def read_all(answer: Answer) -> bytes:
+    body = answer.take()
+    while data := answer.read():
+        body += data
+    return body
+
+
+def fetch(client: Client, body: bytes | Iterable[bytes] = b"", **options: Any) -> tuple[int, bytes]:
+    answer = client.send(body, **options)
+    try:
+        return answer.status, read_all(answer)
+    finally:
+        answer.close()
+
+
+class _AwaitedAnswer:
+    def __init__(self, runner: asyncio.Runner, answer: AsyncAnswer) -> None:
+        self._runner = runner
+        self._answer = answer
+        self.status, self.reason, self.headers = answer.status, answer.reason, answer.headers
+
+    @property
+    def complete(self) -> bool:
+        return self._answer.complete
+
+    def take(self) -> bytes:
+        return self._answer.take()
+
+    def read(self) -> bytes:
+        return self._runner.run(self._answer.read())
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+async def _each(items: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for item in items:
+        yield item
+        await asyncio.sleep(0)
+
+
+class AsyncClient:
+    """An `AsyncPool` and its own event loop, which runs only while something is waited for."""
+
+    def __init__(self, endpoint: Endpoint, settings: Upstream) -> None:
+        self.pool = AsyncPool(endpoint, settings)
+        self._runner = asyncio.Runner()
+        self._closed = False
+
+    def send(
+        self,
+        body: bytes | Iterable[bytes] = b"",
+        *,
+        method: str = "GET",
+        chunked: bool = True,
+        timeout: float = PATIENCE,
+        fresh: bool = False,
+    ) -> Answer:
+        chunked = chunked and not isinstance(body, bytes)
+
+        async def send() -> AsyncAnswer:
+            return await self.pool.send(
+                request_head(body, method, chunked=chunked),
+                body if isinstance(body, bytes) else _each(body),
+                method=method,
+                chunked=chunked,
+                timeout=timeout,
+                fresh=fresh,
+            )
+
+        return _AwaitedAnswer(self._runner, self._runner.run(send()))
+
+    def settle(self, done: Callable[[], bool]) -> None:
+        async def wait() -> None:
+            async with asyncio.timeout(PATIENCE):
+                while not done():  # noqa: ASYNC110 - threads tell, too
+                    await asyncio.sleep(0.001)
+
+        self._runner.run(wait())
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._runner.run(self.pool.aclose())
+        assert not asyncio.all_tasks(self._runner.get_loop()), "a task was left behind"
+        self._runner.close()
+
+
+class BlockingClient:
+    """A `BlockingPool` used from this thread."""
+
+    def __init__(self, endpoint: Endpoint, settings: Upstream) -> None:
+        self.pool = BlockingPool(endpoint, settings)
+
+    def send(
+        self,
+        body: bytes | Iterable[bytes] = b"",
+        *,
+        method: str = "GET",
+        chunked: bool = True,
+        timeout: float = PATIENCE,
+        fresh: bool = False,
+    ) -> BlockingAnswer:
+        chunked = chunked and not isinstance(body, bytes)
+        items: bytes | Iterator[bytes] = body if isinstance(body, bytes) else iter(body)
+        head = request_head(body, method, chunked=chunked)
+        return self.pool.send(head, items, method=method, chunked=chunked, timeout=timeout, fresh=fresh)
+
+    def settle(self, done: Callable[[], bool]) -> None:
+        """Nothing happens by itself here: a blocking pool looks when it is asked."""
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+CLIENTS: dict[str, Callable[[Endpoint, Upstream], Client]] = {
+    "asyncio": AsyncClient,
+    "threads": BlockingClient,
+}
+
+
+class Clients:
+    """Makes clients of one kind, and closes them all."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._made: list[Client] = []
+
+    def __call__(self, endpoint: Endpoint, **settings: Any) -> Client:
+        client = CLIENTS[self.kind](endpoint, upstream(**settings))
+        self._made.append(client)
+        return client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._made:
+            client.close()
+            assert client.pool.in_flight == 0, "an exchange was left behind"
+            assert client.pool.idle == 0
