@@ -19,6 +19,7 @@ class Echo:
         self.port = self._listener.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         self.requests = 0
+        self.arrived = threading.Semaphore(0)
         self.connections = 0
         self.gate = threading.Event()
         self.client_left = threading.Event()
@@ -57,6 +58,7 @@ class Echo:
         headers = [[n.decode("latin-1"), v.strip().decode("latin-1")] for n, _, v in (f.partition(b":") for f in fields)]
         body, data = self._body(sock, {n.lower(): v for n, v in headers}, data)
         self.requests += 1
+        self.arrived.release()
         target = line.split(b" ")[1].partition(b"?")[0]
         if self._special(sock, line.split(b" ")[0], target.rpartition(b"/")[2], body):
             return data

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,15 +66,14 @@ def wait_for(port, child, log):
     """Wait until the server answers: connecting is not enough, gunicorn listens before its worker runs."""
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
-        if child.poll() is not None:
-            log.seek(0)
-            raise RuntimeError(f"the server ended with {child.returncode}:\n{log.read()}")
-        try:
-            if talk(port, b"GET /ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").status:
-                return
-        except OSError:
-            time.sleep(0.02)
-    raise RuntimeError("the server did not start in time")
+        with suppress(OSError):
+            talk(port, b"GET /ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            return
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(0.02)
+            break
+    log.seek(0)
+    raise RuntimeError(f"the server did not start ({child.returncode}):\n{log.read()}")
 
 
 @dataclass
@@ -97,9 +96,14 @@ class Reply:
         return json.loads(self.body)
 
 
+def connect(port, timeout=DEADLINE):
+    """Open a connection to a server of this machine."""
+    return socket.create_connection(("127.0.0.1", int(port)), timeout)
+
+
 def talk(port, request, timeout=DEADLINE, method=None):
     """Send raw bytes on a new connection and read one answer to its end."""
-    with socket.create_connection(("127.0.0.1", port), timeout) as sock:
+    with connect(port, timeout) as sock:
         sock.sendall(request)
         return read_reply(sock, head_only=(method or request.split(b" ")[0]) == b"HEAD")
 

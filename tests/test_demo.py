@@ -300,6 +300,28 @@ def test_a_step_that_shows_something_else_is_remembered(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.count("\033[31;1mNO\033[0m") == 2
 
 
+def test_only_the_first_signal_is_raised() -> None:
+    signals = load("demo").Signals()
+    with pytest.raises(SystemExit) as raised:
+        signals.receive(signal.SIGTERM, None)
+    assert raised.value.code == 128 + signal.SIGTERM
+    signals.receive(signal.SIGINT, None)  # must not interrupt the cleaning up
+
+
+def test_a_signal_waits_until_the_child_is_noted_down() -> None:
+    signals = load("demo").Signals()
+    noted = []
+
+    def start() -> None:
+        with signals.delayed():
+            signals.receive(signal.SIGINT, None)
+            noted.append("child")
+
+    with pytest.raises(SystemExit):
+        start()
+    assert noted == ["child"]
+
+
 def test_no_answer_is_a_row_with_a_cross() -> None:
     demo = load("demo")
     with demo.listen() as listener:

@@ -76,7 +76,7 @@ class ASGIStrangler:
         if decision is LEGACY:
             await self.app(scope, receive, send)
         else:
-            await self._act(decision, receive, send)
+            await self._act(decision, scope["method"], receive, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -85,13 +85,13 @@ class ASGIStrangler:
             if scope["type"] == "lifespan":
                 await self.engine.aclose(asyncio.get_running_loop())
 
-    async def _act(self, decision: Decision, receive: Receive, send: Send) -> None:
+    async def _act(self, decision: Decision, method: str, receive: Receive, send: Send) -> None:
         if isinstance(decision, Forward):
             await self._forward(decision, receive, send)
         elif isinstance(decision, Answer):
             await _respond(send, decision.status, decision.headers, decision.body)
         elif isinstance(decision, Reject):
-            headers, body = self.engine.failure(decision.status, decision.reason)
+            headers, body = self.engine.failure(method, decision.status, decision.reason)
             await _respond(send, decision.status, headers, body)
 
     async def _forward(self, forward: Forward, receive: Receive, send: Send) -> None:
@@ -147,7 +147,8 @@ class ASGIStrangler:
             log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
             return
         detail = f"upstream {forward.upstream.name!r}: {error}"
-        headers, body = self.engine.failure(error.status, f"upstream-{error.stage}", forward.route.name, detail)
+        reason, route = f"upstream-{error.stage}", forward.route.name
+        headers, body = self.engine.failure(forward.head.method, error.status, reason, route, detail)
         await _respond(send, error.status, headers, body)
 
 

@@ -120,12 +120,15 @@ class Engine:
         for pool in pools.values():
             pool.close()
 
-    def failure(self, status: int, reason: str, route: str = "", detail: str = "") -> tuple[list[Header], bytes]:
+    def failure(
+        self, method: str, status: int, reason: str, route: str = "", detail: str = ""
+    ) -> tuple[list[Header], bytes]:
         """Log a request that the library answers with an error, and build that answer (promises P18, P23)."""
         request_id = secrets.token_hex(8)
         where = f" on route {route!r}: {detail}" if route else ""
         log.warning("%d %s%s (request %s)", status, reason, where, request_id)
-        return problem(status, reason, request_id)
+        headers, body = problem(status, reason, request_id)
+        return headers, b"" if method == "HEAD" else body
 
     def forget_connections(self) -> None:
         """Drop every pool without closing its sockets: after a fork they belong to the parent."""

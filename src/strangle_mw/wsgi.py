@@ -90,12 +90,12 @@ class WSGIStrangler:
             return self.app(environ, start_response)
         if isinstance(decision, Forward):
             return self._forward(decision, environ, start_response)
-        return self._answer(decision, start_response)  # type: ignore[arg-type]
+        return self._answer(decision, environ["REQUEST_METHOD"], start_response)  # type: ignore[arg-type]
 
-    def _answer(self, decision: Answer | Reject, start_response: StartResponse) -> Iterable[bytes]:
+    def _answer(self, decision: Answer | Reject, method: str, start_response: StartResponse) -> Iterable[bytes]:
         if isinstance(decision, Answer):
             return _respond(start_response, decision.status, decision.headers, decision.body)
-        headers, body = self.engine.failure(decision.status, decision.reason)
+        headers, body = self.engine.failure(method, decision.status, decision.reason)
         return _respond(start_response, decision.status, headers, body)
 
     def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -108,7 +108,8 @@ class WSGIStrangler:
                 final = Fail(exc)
         error = final.error
         detail = f"upstream {forward.upstream.name!r}: {error}"
-        headers, text = self.engine.failure(error.status, f"upstream-{error.stage}", forward.route.name, detail)
+        reason, route = f"upstream-{error.stage}", forward.route.name
+        headers, text = self.engine.failure(forward.head.method, error.status, reason, route, detail)
         return _respond(start_response, error.status, headers, text)
 
     def _converse(self, forward: Forward, body: _Body) -> Any:

@@ -1,10 +1,9 @@
 """Forwarding under every supported server, over real sockets: the same table of requests for all of them."""
 
 import hashlib
-import socket
 
 import pytest
-from servers import ASGI, read_reply, request, talk
+from servers import ASGI, connect, read_reply, request, talk
 
 
 def told(server, method, target, headers=(), body=b"", **more):
@@ -145,7 +144,7 @@ def test_events_arrive_at_once_and_the_client_leaving_ends_the_upstream(server, 
     # A thread cannot watch its client (PEP 3333 gives no means): there the idle timeout of /quick ends it.
     watched = server.name in ASGI
     echo.client_left.clear()
-    with socket.create_connection(("127.0.0.1", server), 20) as sock:
+    with connect(server) as sock:
         sock.sendall(request("GET", "/m/events" if watched else "/quick/events"))
         data = b""
         while b"data: 1" not in data:
@@ -224,7 +223,7 @@ def test_upstream_connections_are_used_again(server, echo):
 
 
 def test_many_requests_on_one_client_connection(server):
-    with socket.create_connection(("127.0.0.1", server), 20) as sock:
+    with connect(server) as sock:
         for number in range(3):
             try:
                 sock.sendall(request("GET", f"/m/{number}", close=False))
@@ -237,7 +236,7 @@ def test_many_requests_on_one_client_connection(server):
 
 def refused(server, head, body):
     """Send a body that is too large, as far as the server takes it; return the status, None if it was cut."""
-    with socket.create_connection(("127.0.0.1", server), 20) as sock:
+    with connect(server) as sock:
         try:
             sock.sendall(head)
             sock.sendall(body)

@@ -78,9 +78,8 @@ def test_a_head_without_fields_has_no_extra_line() -> None:
 
 def test_chunks() -> None:
     assert frame_chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
-    assert frame_body(b"abc", chunked=True) == b"3\r\nabc\r\n0\r\n\r\n"
-    assert frame_body(b"", chunked=True) == LAST_CHUNK
-    assert frame_body(b"abc", chunked=False) == b"abc"
+    assert frame_body(b"abc") == b"3\r\nabc\r\n0\r\n\r\n"
+    assert frame_body(b"") == LAST_CHUNK
 
 
 # --- reading

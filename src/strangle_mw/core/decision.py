@@ -181,7 +181,8 @@ def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead) -> Decisio
             return _forward(snapshot, route, action, head)
         if isinstance(action, RedirectTo):
             return _redirect(route, action, head)
-        return Answer(route, action.status, action.headers, action.body)
+        body = b"" if head.method == "HEAD" else action.body
+        return Answer(route, action.status, action.headers, body)
     except Refused as refused:
         return Reject(refused.status, refused.reason)
 

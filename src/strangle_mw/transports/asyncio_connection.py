@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
         waiter = self._waiter = self.loop.create_future()
         if isinstance(body, bytes):
             # One write: a second small one would wait for a delayed ACK (40 ms) where Nagle is on.
-            self._transport.write(head + frame_body(body, chunked=chunked))
+            self._transport.write(head + (frame_body(body) if chunked else body))
         else:
             self._transport.write(head)
             self._stream(body, chunked=chunked, timeout=timeout)
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
             return False  # the answer came before the request had left
         self._busy = self._answered = False
         self._used = True
-        self._pump = None
+        self._pump = self._on_slow = None
         # Up to SLOW early: cheaper than the clock, and the safe side. A longer exchange has seen a tick.
         self._deadline = (self._began or self.loop.time()) + self._owner.keepalive
         if self._timer_at > self._deadline:
@@ -166,8 +166,7 @@ class Connection(asyncio.Protocol):
         self._busy = self._up = False
         self._on_slow = None
         self._transport.abort()
-        if self._pump is not None:
-            self._pump.cancel()
+        self._stop_sending()
 
     async def discard(self) -> None:
         """Abort, and wait until the body of the request is no longer read."""
@@ -220,6 +219,10 @@ class Connection(asyncio.Protocol):
         except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - send() or read() raises it
             if not self.parser.complete:
                 self.fail(exc)
+
+    def _stop_sending(self) -> None:
+        if not self._sent and self._pump is not None:
+            self._pump.cancel()
 
     async def _settle(self) -> None:
         if self._pump is not None:
@@ -300,8 +303,7 @@ class Connection(asyncio.Protocol):
             if not waiter.done():
                 waiter.set_result(None)
         if parser.complete:
-            if not self._sent and self._pump is not None:
-                self._pump.cancel()
+            self._stop_sending()
         elif parser.buffered > HIGH_WATER and self._reading:
             self._reading = False
             self._transport.pause_reading()
@@ -332,6 +334,7 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             self._owner.retire(self)
         elif self.parser.complete:
+            self._stop_sending()
             self._wake()
         else:
             self.fail(self._failure(lost(exc), stale=self._used and not self.parser.started))

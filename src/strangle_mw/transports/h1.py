@@ -67,10 +67,8 @@ def frame_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def frame_body(body: bytes, *, chunked: bool) -> bytes:
-    """Frame a whole body as the head says it is."""
-    if not chunked:
-        return body
+def frame_body(body: bytes) -> bytes:
+    """Frame a whole body in chunks."""
     return frame_chunk(body) + LAST_CHUNK if body else LAST_CHUNK
 
 

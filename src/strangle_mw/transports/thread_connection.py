@@ -61,7 +61,7 @@ class Connection:
         self._sent = False
         if isinstance(body, bytes):
             # One write: a second small one would wait for a delayed ACK (40 ms) where Nagle is on.
-            data = head + frame_body(body, chunked=chunked)
+            data = head + (frame_body(body) if chunked else body)
             self._sent = self._write(data) if len(data) <= HIGH_WATER else self._push(data)
         else:
             self._sent = self._stream(head, body, chunked=chunked)
