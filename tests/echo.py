@@ -55,7 +55,10 @@ class Echo:
 
     def _answer(self, sock, head, data):
         line, *fields = head.split(b"\r\n")
-        headers = [[n.decode("latin-1"), v.strip().decode("latin-1")] for n, _, v in (f.partition(b":") for f in fields)]
+        headers = [
+            [n.decode("latin-1"), v.strip().decode("latin-1")]
+            for n, _, v in (f.partition(b":") for f in fields)
+        ]
         body, data = self._body(sock, {n.lower(): v for n, v in headers}, data)
         self.requests += 1
         self.arrived.release()
@@ -69,7 +72,9 @@ class Echo:
             "sha256": hashlib.sha256(body).hexdigest(),
         }
         text = json.dumps(told).encode()
-        answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text)
+        answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
+            text
+        )
         sock.sendall(answer + (b"" if line.startswith(b"HEAD ") else text))
         return data
 
@@ -101,10 +106,10 @@ class Echo:
         answers = {
             b"cookies": b"HTTP/1.1 201 Made\r\nSet-Cookie: a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT\r\nX-Empty:\r\n"
             b"Set-Cookie: b=2\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=9\r\nDate: then\r\nServer: echo\r\n"
-            b"Content-Length: 2\r\n\r\nok",
+            b"Content-Type: text/plain\r\nContent-Length: 2\r\n\r\nok",
             b"none": b"HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n",
             b"unchanged": b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n',
-            b"chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+            b"chunked": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
             b"early": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
             b"noreason": b"HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n",
         }
@@ -132,7 +137,10 @@ class Echo:
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
             self._wait_for_end(sock)
         if name == b"big":
-            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + b"x" * 3_000_000)
+            sock.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3000000\r\n\r\n"
+                + b"x" * 3_000_000
+            )
             return True
         return False
 

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from echo import Echo
 
+from echo import Echo
 from strangle_mw import Route, Upstream, strangle
 
 MODERN = Route("/m/*", to="http://127.0.0.1:1")
@@ -132,7 +132,10 @@ def test_which_path_counts(scope, forwarded):
 
 
 def test_a_route_can_name_the_root_path():
-    client = call(strangle(legacy([]), [Route("/root/m/*", to="http://127.0.0.1:1")]), {**http("/m/x"), "root_path": "/root"})
+    client = call(
+        strangle(legacy([]), [Route("/root/m/*", to="http://127.0.0.1:1")]),
+        {**http("/m/x"), "root_path": "/root"},
+    )
     assert client.status == 502
 
 
@@ -152,7 +155,11 @@ def test_names_of_answer_headers_are_lower_case(echo):
     [
         ([(b"content-length", b"5")], [{"type": "http.request", "body": b"abc", "more_body": False}], 400),
         ([(b"content-length", b"2")], [{"type": "http.request", "body": b"abc", "more_body": False}], 400),
-        ([(b"content-length", b"99999")], [{"type": "http.request", "body": b"abc", "more_body": False}], 400),
+        (
+            [(b"content-length", b"99999")],
+            [{"type": "http.request", "body": b"abc", "more_body": False}],
+            400,
+        ),
     ],
 )
 def test_a_body_that_is_not_as_long_as_declared(echo, headers, messages, status):
@@ -173,7 +180,11 @@ def test_a_client_that_leaves_in_its_body_is_not_answered(echo):
 @pytest.mark.parametrize(("body", "framing"), [(b"", None), (b"abc", "chunked")])
 def test_http_2_bodies_are_framed_by_what_comes(echo, body, framing):
     scope = {**http("/m/x"), "method": "POST", "http_version": "2"}
-    client = call(strangle(legacy([]), [Route("/m/*", to=echo.address)]), scope, {"type": "http.request", "body": body, "more_body": False})
+    client = call(
+        strangle(legacy([]), [Route("/m/*", to=echo.address)]),
+        scope,
+        {"type": "http.request", "body": body, "more_body": False},
+    )
     import json
 
     found = json.loads(client.body)
@@ -190,7 +201,12 @@ def test_a_client_that_leaves_while_waiting_ends_the_upstream(echo):
         client.left.set()
         await request
         assert client.sent == []
-        assert app.engine.async_pool(app.engine.snapshot.table.routes[0].action.upstreams[0], asyncio.get_running_loop()).in_flight == 0
+        assert (
+            app.engine.async_pool(
+                app.engine.snapshot.table.routes[0].action.upstreams[0], asyncio.get_running_loop()
+            ).in_flight
+            == 0
+        )
         await app.engine.aclose(asyncio.get_running_loop())
 
     asyncio.run(asyncio.wait_for(run(), 20))
@@ -215,6 +231,7 @@ def test_cancelling_from_outside_is_not_swallowed(echo):
 def test_each_event_loop_has_its_own_pool(echo):
     app = strangle(legacy([]), [Route("/m/*", to=echo.address)])
     for _ in range(3):
+
         async def run():
             client = Client()
             await app(http("/m/x"), client.receive, client.send)
@@ -230,7 +247,9 @@ def test_the_end_of_the_lifespan_closes_the_pools(echo):
         app = strangle(legacy([]), [Route("/m/*", to=echo.address)])
         client = Client()
         await app(http("/m/x"), client.receive, client.send)
-        pool = app.engine.async_pool(app.engine.snapshot.table.routes[0].action.upstreams[0], asyncio.get_running_loop())
+        pool = app.engine.async_pool(
+            app.engine.snapshot.table.routes[0].action.upstreams[0], asyncio.get_running_loop()
+        )
         assert pool.idle == 1
         await app({"type": "lifespan"}, client.receive, client.send)
         assert pool.idle == 0

@@ -7,8 +7,8 @@ from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
 import pytest
-from echo import Echo
 
+from echo import Echo
 from strangle_mw import Route, strangle
 from strangle_mw.errors import ForwardError
 
@@ -23,7 +23,14 @@ def echo():
 
 
 def environ(path="/x", **more):
-    found = {"SCRIPT_NAME": "", "PATH_INFO": path, "REQUEST_METHOD": "GET", "REMOTE_ADDR": "192.0.2.1", "QUERY_STRING": "", **more}
+    found = {
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "REQUEST_METHOD": "GET",
+        "REMOTE_ADDR": "192.0.2.1",
+        "QUERY_STRING": "",
+        **more,
+    }
     setup_testing_defaults(found)
     return found
 
@@ -91,7 +98,9 @@ def test_an_error_of_the_wrapped_app_passes():
     ],
 )
 def test_which_path_counts(asked, forwarded):
-    assert call(strangle(legacy, [MODERN]), asked).status == ("502 Bad Gateway" if forwarded else "299 Legacy")
+    assert call(strangle(legacy, [MODERN]), asked).status == (
+        "502 Bad Gateway" if forwarded else "299 Legacy"
+    )
 
 
 def test_without_a_raw_target_the_decoded_path_is_quoted_once(echo):
@@ -156,7 +165,10 @@ def test_a_chunked_body_of_a_server_that_ends_it(echo):
 
 @pytest.mark.parametrize("length", ["+1", "1,1", "x", "-1", " "])
 def test_a_bad_length_is_refused(length):
-    assert call(strangle(legacy, [MODERN]), post("/m/x", b"a", CONTENT_LENGTH=length)).status == "400 Bad Request"
+    assert (
+        call(strangle(legacy, [MODERN]), post("/m/x", b"a", CONTENT_LENGTH=length)).status
+        == "400 Bad Request"
+    )
 
 
 def test_two_spellings_of_a_length_are_two_lengths():

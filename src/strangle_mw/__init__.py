@@ -10,7 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from strangle_mw.core.messages import RequestHead
-from strangle_mw.core.model import Condition, HeaderRules, Redirect, Respond, Route, Split, Stage, Tls, Upstream
+from strangle_mw.core.model import (
+    Condition,
+    HeaderRules,
+    Redirect,
+    Respond,
+    Route,
+    Split,
+    Stage,
+    Tls,
+    Upstream,
+)
 from strangle_mw.errors import ConfigError, ForwardError, Problem, StrangleError
 
 if TYPE_CHECKING:

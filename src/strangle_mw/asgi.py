@@ -101,7 +101,7 @@ class ASGIStrangler:
             if isinstance(final, Fail):
                 await self._fail(forward, final.error, send)
             else:
-                await _relay(forward, final.answer, client, send)
+                await _relay(forward, final.answer, send)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not client.gone or task is None or task.uncancel():
@@ -157,12 +157,10 @@ async def _respond(send: Send, status: int, headers: Any, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _relay(forward: Forward, answer: AsyncAnswer, client: _Client, send: Send) -> None:
+async def _relay(forward: Forward, answer: AsyncAnswer, send: Send) -> None:
     """Give the answer to the client as it comes; a cut one ends in an exception, never cleanly (P6)."""
     try:
-        headers: list[Header] = answer_headers(
-            answer.headers, answer.status, forward.action.response_headers
-        )
+        headers: list[Header] = answer_headers(answer.headers, answer.status, forward.action.response_headers)
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         body, complete = answer.take(), answer.complete
         while True:
@@ -223,7 +221,9 @@ class _Client:
             if self._limit is not None and count > self._limit:
                 raise ForwardError("send", "the body passes max_body", status=413, request_sent=True)
             if length >= 0 and (count > length or (count < length and not more)):
-                raise ForwardError("send", "the body has not its declared length", status=400, request_sent=True)
+                raise ForwardError(
+                    "send", "the body has not its declared length", status=400, request_sent=True
+                )
             if chunk:
                 yield chunk
         self._reading = False

@@ -117,7 +117,9 @@ def routes(file: str, *, as_json: bool) -> None:
 @_FILE
 @click.argument("method")
 @click.argument("url")
-@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request.")
+@click.option(
+    "-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request."
+)
 @_JSON
 def explain_command(file: str, method: str, url: str, headers: Sequence[str], *, as_json: bool) -> None:
     """Say where a request with METHOD and URL would go under the table FILE, and why."""

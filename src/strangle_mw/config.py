@@ -63,13 +63,18 @@ class Document:
         default="strict", metadata={"doc": "`ignore` makes `/a` and `/a/` the same path"}
     )
     ambiguous: Literal["reject", "legacy"] = dataclasses.field(
-        default="reject", metadata={"doc": "a path that two standard readings route differently: 400, or legacy"}
+        default="reject",
+        metadata={"doc": "a path that two standard readings route differently: 400, or legacy"},
     )
-    strangle: Settings = dataclasses.field(default_factory=Settings, metadata={"doc": "settings of the middleware"})
+    strangle: Settings = dataclasses.field(
+        default_factory=Settings, metadata={"doc": "settings of the middleware"}
+    )
     upstreams: Mapping[str, Upstream | None] = dataclasses.field(
         default_factory=dict, metadata={"doc": "named modern targets"}
     )
-    routes: Sequence[Route | None] = dataclasses.field(default=(), metadata={"doc": "the routes; their order is irrelevant"})
+    routes: Sequence[Route | None] = dataclasses.field(
+        default=(), metadata={"doc": "the routes; their order is irrelevant"}
+    )
 
 
 def load(
@@ -128,22 +133,19 @@ def _document(source: Source, problems: list[Problem]) -> Mapping[str, Any]:
     raise ConfigError([*problems, Problem("routes", what, "source-type")])
 
 
-def _compile(
-    document: Document, settings: Settings, problems: list[Problem], hop_marker: bytes
-) -> Snapshot:
-    upstreams: dict[str, CompiledUpstream] = {}
+def _compile(document: Document, settings: Settings, problems: list[Problem], hop_marker: bytes) -> Snapshot:
     loose = document.trailing_slash == "ignore"
-    compiler = RouteCompiler(upstreams, document.upstreams, loose_slash=loose)
+    compiler = RouteCompiler(document.upstreams, loose_slash=loose)
     for name, upstream in document.upstreams.items():
-        if upstream is None:
-            continue
-        compiler.begin(f"upstreams.{name}")
-        upstreams[name] = compiler.compile_upstream(name, upstream, "url" if upstream.url else "urls")
-        problems.extend(_check_upstream(f"upstreams.{name}", upstream))
+        if upstream is not None:
+            compiler.begin(f"upstreams.{name}")
+            compiler.upstreams.add(name, upstream)
+            problems.extend(_check_upstream(f"upstreams.{name}", upstream))
     compiled = [compiler.compile(_guarded(r, i), i) for i, r in enumerate(document.routes) if r is not None]
     routes = [r for r in compiled if r is not None]
+    upstreams = compiler.upstreams.compiled
     problems += compiler.problems
-    problems += _check_upstreams(upstreams, compiler.used, document)
+    problems += _check_upstreams(upstreams, compiler.upstreams.used, document)
     problems += [*duplicate_names(routes), *unreachable(routes), *_check_settings(settings)]
     if problems:
         routes = []
@@ -154,14 +156,18 @@ def _compile(
         Hygiene(
             hop_marker,
             frozenset(h.lower().encode("latin-1", "replace") for h in settings.allow_headers),
-            TrustedPeers(tuple(_network(p) for p in settings.trusted_proxies)) if not problems else frozenset(),
+            TrustedPeers(tuple(_network(p) for p in settings.trusted_proxies))
+            if not problems
+            else frozenset(),
         ),
         settings,
         warnings=tuple(_warnings(routes, upstreams)),
     )
 
 
-def _warnings(routes: Sequence[CompiledRoute], upstreams: Mapping[str, CompiledUpstream]) -> Iterator[Problem]:
+def _warnings(
+    routes: Sequence[CompiledRoute], upstreams: Mapping[str, CompiledUpstream]
+) -> Iterator[Problem]:
     yield from ties(routes)
     yield from slow_regexes(routes)
     for name, upstream in upstreams.items():
@@ -170,7 +176,7 @@ def _warnings(routes: Sequence[CompiledRoute], upstreams: Mapping[str, CompiledU
 
 
 def _guarded(route: Route, index: int) -> Route:
-    """Make a `when` that raises count as no: the wrapped app answers, and the error is told once a process."""
+    """Make a `when` that raises count as no: the wrapped app answers, and the error is told once."""
     when = route.when
     if when is None:
         return route
@@ -179,7 +185,7 @@ def _guarded(route: Route, index: int) -> Route:
     def guarded(head: RequestHead) -> bool:
         try:
             return bool(when(head))
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged below with its traceback; a user's code must not end a request
             if not told:
                 told.append(True)
                 _log.exception("routes[%d].when raised; taken for no (told once)", index)
@@ -193,7 +199,11 @@ def _check_upstreams(
 ) -> Iterator[Problem]:
     for name in document.upstreams:
         if name not in used and None not in document.routes:
-            yield Problem(f"upstreams.{name}", "no route uses it; remove it or name it in a route's `to`", "upstream-unused")
+            yield Problem(
+                f"upstreams.{name}",
+                "no route uses it; remove it or name it in a route's `to`",
+                "upstream-unused",
+            )
     for upstream in upstreams.values():
         if len(upstream.endpoints) > 1:
             where = f"upstreams.{upstream.name}.urls"
@@ -209,7 +219,7 @@ def _check_upstream(where: str, upstream: Upstream) -> Iterator[Problem]:
         if getattr(upstream, field):
             yield Problem(f"{where}.{field.rstrip('_')}", f"{what} in a later version; remove it", "not-yet")
     if upstream.http != "1.1":
-        yield Problem(f"{where}.http", "HTTP/2 acts in a later version; use \"1.1\"", "not-yet")
+        yield Problem(f"{where}.http", 'HTTP/2 acts in a later version; use "1.1"', "not-yet")
     for field in _POSITIVE:
         if not getattr(upstream, field) > 0:
             yield Problem(f"{where}.{field}", "must be more than 0", "upstream-range")
@@ -272,10 +282,14 @@ class _Decoder:
 
     def value(self, hint: Any, value: object, where: str) -> Any:
         """Convert one value to a field's type; tables and lists item by item."""
-        options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        options = (
+            typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        )
         for option in options:
             origin, arguments = typing.get_origin(option), typing.get_args(option)
-            if dataclasses.is_dataclass(option) and (len(options) == 1 or isinstance(value, Mapping | cast("type", option))):
+            if dataclasses.is_dataclass(option) and (
+                len(options) == 1 or isinstance(value, Mapping | cast("type", option))
+            ):
                 return self.table(cast("type[Any]", option), value, where)
             if origin is Mapping and isinstance(value, Mapping):
                 return {str(k): self.value(arguments[1], v, _join(where, str(k))) for k, v in value.items()}
@@ -292,7 +306,8 @@ class _Decoder:
         except msgspec.ValidationError as exc:
             what = str(exc).partition(" - at ")[0]
             if choices:
-                what = f"must be one of {', '.join(map(repr, choices))}, not {value!r}{_near(str(value), choices)}"
+                known = ", ".join(map(repr, choices))
+                what = f"must be one of {known}, not {value!r}{_near(str(value), choices)}"
             elif what.startswith("Expected"):
                 what = f"must be {_plain(hint)}, not {_kind(value)}"
             self.note(where, what, "choice" if choices else "type")
@@ -339,10 +354,21 @@ def _choices(hint: Any) -> list[str]:
 def _plain(hint: Any) -> str:
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): ""}
     parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    told = [names.get(p) or {Mapping: "a table", Sequence: "a list", list: "a list"}.get(typing.get_origin(p), "a table") for p in parts if p is not type(None)]
+    told = [
+        names.get(p)
+        or {Mapping: "a table", Sequence: "a list", list: "a list"}.get(typing.get_origin(p), "a table")
+        for p in parts
+        if p is not type(None)
+    ]
     return " or ".join(dict.fromkeys(told))
 
 
 def _kind(value: object) -> str:
-    kinds: list[tuple[type | tuple[type, ...], str]] = [(bool, "true or false"), (str, "text"), ((int, float), "a number"), (Mapping, "a table"), (Sequence, "a list")]
+    kinds: list[tuple[type | tuple[type, ...], str]] = [
+        (bool, "true or false"),
+        (str, "text"),
+        ((int, float), "a number"),
+        (Mapping, "a table"),
+        (Sequence, "a list"),
+    ]
     return next((name for kind, name in kinds if isinstance(value, kind)), type(value).__name__)

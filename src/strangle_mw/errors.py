@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Stage = Literal["pool", "connect", "send", "head", "body"]
-"""Where an exchange failed: no connection to be had, connecting, sending, before or after the answer's head."""
+"""Where an exchange failed: no connection to be had, connecting, sending, before or after the head."""
 
 
 class StrangleError(Exception):

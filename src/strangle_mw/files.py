@@ -75,7 +75,10 @@ def _yaml(path: Path, text: str) -> object:
 
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
         loader.flatten_mapping(node)
-        pairs = [(loader.construct_object(k, deep=True), loader.construct_object(v, deep=True)) for k, v in node.value]
+        pairs = [
+            (loader.construct_object(k, deep=True), loader.construct_object(v, deep=True))
+            for k, v in node.value
+        ]
         return _without_twins(path, pairs)
 
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)

@@ -46,10 +46,14 @@ class Strangle:
         """Wrap one app; an extension object may serve several."""
         if "strangle" in app.extensions:
             raise RuntimeError("this app is wrapped already; call Strangle(app) or init_app(app) once")
-        unknown = [k for k in app.config if k.startswith("STRANGLE_") and k not in (*SETTINGS, "STRANGLE_ROUTES")]
+        unknown = [
+            k for k in app.config if k.startswith("STRANGLE_") and k not in (*SETTINGS, "STRANGLE_ROUTES")
+        ]
         if unknown:
             known = ", ".join(("STRANGLE_ROUTES", *SETTINGS))
-            raise ConfigError(Problem(k, f"there is no such setting; known are {known}", "unknown-key") for k in unknown)
+            raise ConfigError(
+                Problem(k, f"there is no such setting; known are {known}", "unknown-key") for k in unknown
+            )
         engine = Engine(_source(app), **{name: app.config.get(key) for key, name in SETTINGS.items()})
         app.extensions["strangle"] = engine
         app.wsgi_app = WSGIStrangler(app.wsgi_app, engine)  # type: ignore[method-assign]

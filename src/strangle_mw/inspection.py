@@ -27,7 +27,7 @@ class Explanation:
     """Where one request would go, and why.
 
     `outcome` is one sentence; `candidates` the routes whose path fits, best first; `nearest` paths of the
-    table that are spelt alike, when none fits.
+    table that are spelt alike, when no route takes the request.
     """
 
     method: str
@@ -61,12 +61,13 @@ class Explanation:
             found.append(f"{number}. {candidate.route.name}  [{candidate.route.stage.value}]: {verdict}")
         if not found:
             found.append("no route's path fits")
-            found += [f"did you mean {path}?" for path in self.nearest]
-        return found
+        return [*found, *(f"did you mean {path}?" for path in self.nearest)]
 
     def text(self) -> str:
         """Return the whole explanation as text."""
-        return "\n".join([f"{self.method} {self.target}", f"  -> {self.outcome}", *("  " + t for t in self.lines())])
+        return "\n".join(
+            [f"{self.method} {self.target}", f"  -> {self.outcome}", *("  " + t for t in self.lines())]
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the explanation as plain data."""
@@ -111,7 +112,8 @@ def explain(snapshot: Snapshot, method: str, url: str, headers: Sequence[str] = 
     head = RequestHead(method, path, parts.query.encode(), fields, parts.scheme or "http")
     decision = prepare(snapshot, method, path, unquote(raw, errors="surrogateescape"), head, _Reader())
     fitting = candidates(snapshot, head)
-    return Explanation(method, url, decision, fitting, () if fitting else nearest_paths(snapshot, path))
+    taken = any(c.refused is None for c in fitting)
+    return Explanation(method, url, decision, fitting, () if taken else nearest_paths(snapshot, path))
 
 
 def _header(line: str) -> tuple[bytes, bytes]:

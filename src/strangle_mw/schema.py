@@ -40,7 +40,11 @@ def _table(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
             continue
         key = field.metadata.get("key", field.name)
         hint = field.metadata.get("type", hints[field.name])
-        properties[key] = {**_value(hint, definitions), "description": field.metadata["doc"], **_default(field)}
+        properties[key] = {
+            **_value(hint, definitions),
+            "description": field.metadata["doc"],
+            **_default(field),
+        }
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             required.append(key)
     table: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}

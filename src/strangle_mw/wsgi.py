@@ -92,7 +92,9 @@ class WSGIStrangler:
             return self._forward(decision, environ, start_response)
         return self._answer(decision, environ["REQUEST_METHOD"], start_response)  # type: ignore[arg-type]
 
-    def _answer(self, decision: Answer | Reject, method: str, start_response: StartResponse) -> Iterable[bytes]:
+    def _answer(
+        self, decision: Answer | Reject, method: str, start_response: StartResponse
+    ) -> Iterable[bytes]:
         if isinstance(decision, Answer):
             return _respond(start_response, decision.status, decision.headers, decision.body)
         headers, body = self.engine.failure(method, decision.status, decision.reason)
@@ -231,7 +233,9 @@ class _Body:
         while left:
             chunk = self._input.read(min(left, _BLOCK))
             if not chunk:  # servers return a short read for a cut body, without an error (promise P6)
-                raise ForwardError("send", "the body has not its declared length", status=400, request_sent=True)
+                raise ForwardError(
+                    "send", "the body has not its declared length", status=400, request_sent=True
+                )
             left -= len(chunk)
             yield chunk
 

@@ -26,4 +26,11 @@ def decide(source, target, method="GET", headers=(), decoded=None, **more):
     snapshot = load([source] if isinstance(source, Route) else source, **more.pop("settings", {}))
     path, _, query = target.partition("?")
     asked = request(method, path, query, headers, **more)
-    return prepare(snapshot, method, path.encode("latin-1"), unquote(path) if decoded is None else decoded, asked, Reader())
+    return prepare(
+        snapshot,
+        method,
+        path.encode("latin-1"),
+        unquote(path) if decoded is None else decoded,
+        asked,
+        Reader(),
+    )

@@ -74,7 +74,13 @@ def test_mistake(route, where, id_):
 def test_all_problems_of_one_route_at_once():
     with pytest.raises(ConfigError) as caught:
         load([Route("get a", regex="(", weight=-1, to=M, timeout=0, sticky=["x"])])
-    assert {p.id for p in caught.value.problems} >= {"method-case", "regex-syntax", "weight-range", "timeout-range", "sticky-source"}
+    assert {p.id for p in caught.value.problems} >= {
+        "method-case",
+        "regex-syntax",
+        "weight-range",
+        "timeout-range",
+        "sticky-source",
+    }
 
 
 @pytest.mark.parametrize("fallback", ["off", "never"])
@@ -98,5 +104,10 @@ def test_a_name_is_derived_from_what_matches(route, name):
 
 def test_a_misspelt_upstream_is_guessed():
     with pytest.raises(ConfigError) as caught:
-        load({"upstreams": {"leads": {"url": M}}, "routes": [{"path": "/a", "to": "laeds"}, {"path": "/b", "to": "leads"}]})
+        load(
+            {
+                "upstreams": {"leads": {"url": M}},
+                "routes": [{"path": "/a", "to": "laeds"}, {"path": "/b", "to": "leads"}],
+            }
+        )
     assert "did you mean 'leads'?" in caught.value.problems[0].what

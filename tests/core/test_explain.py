@@ -31,7 +31,9 @@ def test_candidates_stand_in_order_with_the_reason_of_each_refusal():
 
 
 def test_a_condition_that_fails_is_shown_with_what_the_request_has():
-    assert dict(told("/v1/leads", headers=["X-Beta: 2"]))["/v1/leads [header X-Beta = '1']"].endswith("the request has '2'")
+    assert dict(told("/v1/leads", headers=["X-Beta: 2"]))["/v1/leads [header X-Beta = '1']"].endswith(
+        "the request has '2'"
+    )
 
 
 def test_when_is_named():
@@ -40,7 +42,10 @@ def test_when_is_named():
 
 def test_outcome_is_one_sentence():
     snapshot = load([Route("/a/*", to="http://m:81/base", strip_prefix="/a", name="a")])
-    assert explain(snapshot, "GET", "/a/x?y=1").outcome == "forwarded by 'a' to 'http://m:81/base': http://m:81/base/x?y=1"
+    assert (
+        explain(snapshot, "GET", "/a/x?y=1").outcome
+        == "forwarded by 'a' to 'http://m:81/base': http://m:81/base/x?y=1"
+    )
     assert explain(snapshot, "GET", "/b").outcome == "the wrapped app answers (legacy)"
     assert explain(snapshot, "GET", "/a/../b").outcome == "refused: 400 (ambiguous-path)"
 

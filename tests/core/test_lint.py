@@ -24,7 +24,10 @@ UNREACHABLE = {
     "other parameter name": (Route("/{a}", to=M), Route("/{b}", to=M)),
     "fewer methods": (Route("GET,POST /a", to=M), Route("GET /a", to=M)),
     "typed inside typed": (Route("/{a:slug}", to=M), Route("/{a:int}", to=M)),
-    "same condition": (Route("/a", headers={"X": "1"}, name="x", to=M), Route("/a", headers={"X": "1"}, name="y", to=M)),
+    "same condition": (
+        Route("/a", headers={"X": "1"}, name="x", to=M),
+        Route("/a", headers={"X": "1"}, name="y", to=M),
+    ),
     "fewer hosts": (Route("/a", hosts=["h", "i"], to=M), Route("/a", hosts=["h"], to=M)),
     "same regex": (Route(regex="/a", name="x", to=M), Route(regex="/a", name="y", to=M)),
     "same when": (Route("/a", name="x", to=M), Route("GET /b", to=M), Route("/a", name="y", to=M)),
@@ -53,19 +56,30 @@ def test_reachable(routes):
 
 
 def test_duplicate_names():
-    assert problems(Route("/a", name="x", to=M), Route("/b", name="x", to=M)) == [("routes[1].name", "name-twice")]
+    assert problems(Route("/a", name="x", to=M), Route("/b", name="x", to=M)) == [
+        ("routes[1].name", "name-twice")
+    ]
 
 
 TIES = {
     "other headers": (Route("/a", headers={"X": "1"}, to=M), Route("/a", headers={"Y": "1"}, to=M)),
     "overlapping methods": (Route("GET,POST /a", to=M), Route("GET,PUT /a", to=M)),
     "overlapping partials": (Route("/a{x}", to=M), Route("/{x}b", to=M)),
-    "value and prefix": (Route("/a", headers={"X": "12"}, to=M), Route("/a", headers={"X": Condition(prefix="1")}, to=M)),
-    "two whens": (Route("/a", when=lambda _: True, name="x", to=M), Route("/a", when=lambda _: True, name="y", to=M)),
+    "value and prefix": (
+        Route("/a", headers={"X": "12"}, to=M),
+        Route("/a", headers={"X": Condition(prefix="1")}, to=M),
+    ),
+    "two whens": (
+        Route("/a", when=lambda _: True, name="x", to=M),
+        Route("/a", when=lambda _: True, name="y", to=M),
+    ),
     "narrow type before wide": (Route("/{a:int}", to=M), Route("/{a:slug}", to=M)),
 }
 NO_TIES = {
-    "other values of one header": (Route("/a", headers={"X": "1"}, to=M), Route("/a", headers={"X": "2"}, to=M)),
+    "other values of one header": (
+        Route("/a", headers={"X": "1"}, to=M),
+        Route("/a", headers={"X": "2"}, to=M),
+    ),
     "other methods": (Route("GET /a", to=M), Route("POST /a", to=M)),
     "more conditions": (Route("/a", to=M), Route("/a", headers={"X": "1"}, to=M)),
     "other literals": (Route("/a{x}", to=M), Route("/b{x}", to=M)),
@@ -95,6 +109,8 @@ def test_no_nested_quantifier(text):
 
 def test_nested_quantifiers_are_warned_of_wherever_they_stand():
     found = warnings(
-        Route(regex="/(a+)+", to=M), Route("/b", headers={"X": Condition(regex="(b*)*")}, to=M), Route(regex="/c+", to=M)
+        Route(regex="/(a+)+", to=M),
+        Route("/b", headers={"X": Condition(regex="(b*)*")}, to=M),
+        Route(regex="/c+", to=M),
     )
     assert found == [("routes[0].regex", "regex-nested"), ("routes[1].header.X", "regex-nested")]

@@ -52,7 +52,14 @@ def test_ours_come_last_and_host_is_left_to_the_sender():
 
 
 def test_order_duplicates_and_empty_values_are_kept():
-    headers = [(b"x-a", b"1"), (b"accept", b""), (b"x-b", b"2"), (b"x-a", b"3"), (b"cookie", b"a=1"), (b"cookie", b"b=2")]
+    headers = [
+        (b"x-a", b"1"),
+        (b"accept", b""),
+        (b"x-b", b"2"),
+        (b"x-a", b"3"),
+        (b"cookie", b"a=1"),
+        (b"cookie", b"b=2"),
+    ]
     assert passed(*headers) == headers
 
 
@@ -61,7 +68,9 @@ def test_hop_by_hop_is_removed(name):
     assert passed((name, b"x"), (b"accept", b"1")) == [(b"accept", b"1")]
 
 
-@pytest.mark.parametrize("connection", [b"X-Secret", b"close, x-secret", b"keep-alive,X-SECRET ,", b"x-other, \tx-secret"])
+@pytest.mark.parametrize(
+    "connection", [b"X-Secret", b"close, x-secret", b"keep-alive,X-SECRET ,", b"x-other, \tx-secret"]
+)
 def test_nominated_headers_are_removed(connection):
     assert passed((b"x-secret", b"1"), (b"connection", connection)) == []
 
@@ -76,9 +85,32 @@ def test_nomination_removes_neither_framing_nor_ours():
     assert length == 5
 
 
-SPELLINGS = ["X-Forwarded-For", "x_forwarded_for", "X.Forwarded.For", "X-Forwarded-Port", "X_Forwarded-Anything", "Forwarded"]
-SPELLINGS += ["X-Real-IP", "X_Real_IP", "X-Original-URL", "X-Rewrite-URL", "X.Rewrite-URL", "Proxy", "Remote-User", "REMOTE_USER"]
-SPELLINGS += ["Strangle-Identity", "strangle_identity", "STRANGLE.Shadow", "Transfer_Encoding", "Content.Length", "Connection_"[:-1]]
+SPELLINGS = [
+    "X-Forwarded-For",
+    "x_forwarded_for",
+    "X.Forwarded.For",
+    "X-Forwarded-Port",
+    "X_Forwarded-Anything",
+    "Forwarded",
+]
+SPELLINGS += [
+    "X-Real-IP",
+    "X_Real_IP",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X.Rewrite-URL",
+    "Proxy",
+    "Remote-User",
+    "REMOTE_USER",
+]
+SPELLINGS += [
+    "Strangle-Identity",
+    "strangle_identity",
+    "STRANGLE.Shadow",
+    "Transfer_Encoding",
+    "Content.Length",
+    "Connection_"[:-1],
+]
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
@@ -95,7 +127,11 @@ def test_names_with_underscore_or_dot_pass_only_if_allowed(name):
 def test_forwarding_headers_are_appended_for_a_trusted_peer_only():
     from ipaddress import ip_network
 
-    inbound = [(b"x-forwarded-for", b"203.0.113.9"), (b"x-forwarded-proto", b"http"), (b"x-forwarded-port", b"80")]
+    inbound = [
+        (b"x-forwarded-for", b"203.0.113.9"),
+        (b"x-forwarded-proto", b"http"),
+        (b"x-forwarded-port", b"80"),
+    ]
     trusted = TrustedPeers((ip_network("192.0.2.0/24"),))
     kept = dict(sent(*inbound, trusted=trusted)[0])
     assert kept[b"x-forwarded-for"] == b"203.0.113.9, 192.0.2.1"
@@ -106,7 +142,9 @@ def test_forwarding_headers_are_appended_for_a_trusted_peer_only():
 
 
 def test_an_ipv6_peer_is_quoted_as_rfc_7239_wants():
-    assert dict(sent(peer="2001:db8::1")[0])[b"forwarded"] == b'for="[2001:db8::1]";host="h.example";proto=https'
+    assert (
+        dict(sent(peer="2001:db8::1")[0])[b"forwarded"] == b'for="[2001:db8::1]";host="h.example";proto=https'
+    )
 
 
 def test_a_peer_without_address_is_unknown():
@@ -178,7 +216,9 @@ def test_refused(status, headers):
     assert caught.value.status == status
 
 
-@pytest.mark.parametrize("host", [b"a b", b"a/b", b"a?x", b"a#x", b"u@h", b"a\\b", b"h:80:80", b"[::1", b"h:x"])
+@pytest.mark.parametrize(
+    "host", [b"a b", b"a/b", b"a?x", b"a#x", b"u@h", b"a\\b", b"h:80:80", b"[::1", b"h:x"]
+)
 def test_an_unusable_host_is_refused(host):
     with pytest.raises(Refused):
         forward_headers(RequestHead("GET", b"/", b"", [(b"host", host)]), Hygiene(MARKER))
@@ -190,7 +230,9 @@ def test_a_foreign_via_has_no_effect_and_stays():
     assert passed((b"via", b"1.1 strangle-ffff")) == [(b"via", b"1.1 strangle-ffff")]
 
 
-@pytest.mark.parametrize("target", [b"/a b", b"/a\r\nX: 1", b"/a#b", b"/a\x00", b"/a\x7f", b"/?q=a b", b"/?a#b"])
+@pytest.mark.parametrize(
+    "target", [b"/a b", b"/a\r\nX: 1", b"/a#b", b"/a\x00", b"/a\x7f", b"/?q=a b", b"/?a#b"]
+)
 def test_a_target_that_ends_the_request_line_early_is_refused(target):
     with pytest.raises(Refused):
         check_target(target)
@@ -236,7 +278,9 @@ def test_response_rules():
     assert answer_headers(headers, 200, plan) == [(b"a", b"1"), (b"cache-control", b"no-store")]
 
 
-@pytest.mark.parametrize("header", [(b"X", b"a\rSet-Cookie: x"), (b"X", b"a\x00"), (b"X Y", b"1"), (b"", b"1")])
+@pytest.mark.parametrize(
+    "header", [(b"X", b"a\rSet-Cookie: x"), (b"X", b"a\x00"), (b"X Y", b"1"), (b"", b"1")]
+)
 def test_a_broken_header_of_the_answer_is_an_upstream_failure(header):
     with pytest.raises(ForwardError) as caught:
         answer_headers([header], 200)

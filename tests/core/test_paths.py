@@ -1,6 +1,14 @@
 import pytest
 
-from strangle_mw.core.paths import is_plain, neutralize_slashes, quote_path, readings, request_path, requote, split
+from strangle_mw.core.paths import (
+    is_plain,
+    neutralize_slashes,
+    quote_path,
+    readings,
+    request_path,
+    requote,
+    split,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +72,24 @@ def test_plain(path):
 
 
 @pytest.mark.parametrize(
-    "path", [b"", b"a", b"*", b"//", b"/a//b", b"/.", b"/a/.b", b"/%41", b"/a;b", b"/a#", b"/a?b", b"/\\", b"/a b", b"/\x7f", b"/\xe9"]
+    "path",
+    [
+        b"",
+        b"a",
+        b"*",
+        b"//",
+        b"/a//b",
+        b"/.",
+        b"/a/.b",
+        b"/%41",
+        b"/a;b",
+        b"/a#",
+        b"/a?b",
+        b"/\\",
+        b"/a b",
+        b"/\x7f",
+        b"/\xe9",
+    ],
 )
 def test_not_plain(path):
     assert not is_plain(path)

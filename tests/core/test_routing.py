@@ -102,7 +102,7 @@ def test_trailing_slash_is_significant_unless_ignored():
 def test_the_default_route_needs_no_head():
     from strangle_mw.core.compile import RouteCompiler
 
-    compiler = RouteCompiler({}, ())
+    compiler = RouteCompiler()
     declared = [to("h", "/h", hosts=["h.example"]), to("c", "/c", headers={"X": "1"}), to("p", "/p")]
     table = RouteTable([compiler.compile(r, i) for i, r in enumerate(declared)])
     assert table.match_plain("/none", "GET") is None

@@ -18,7 +18,13 @@ from strangle_mw.core.targets import is_target, parse_endpoint
 )
 def test_endpoint(url, scheme, host, port, authority, base):
     endpoint = parse_endpoint(url)
-    assert (endpoint.scheme, endpoint.host, endpoint.port, endpoint.authority, endpoint.base) == (scheme, host, port, authority, base)
+    assert (endpoint.scheme, endpoint.host, endpoint.port, endpoint.authority, endpoint.base) == (
+        scheme,
+        host,
+        port,
+        authority,
+        base,
+    )
 
 
 def test_unix_socket():
@@ -37,7 +43,9 @@ def test_unusable(url):
         parse_endpoint(url)
 
 
-@pytest.mark.parametrize("text", ["http://x", "https://x", "unix:/x", "lambda:f", "asgi:a:b", "wsgi:a:b", "ftp://x"])
+@pytest.mark.parametrize(
+    "text", ["http://x", "https://x", "unix:/x", "lambda:f", "asgi:a:b", "wsgi:a:b", "ftp://x"]
+)
 def test_targets_are_no_names(text):
     assert is_target(text)
     assert not is_target("leads")

@@ -33,19 +33,46 @@ async def asgi(scope, receive, send):
             "length": len(body),
         }
     ).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text)), (b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(text)),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"b=2"),
+    ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
 
 
 def wsgi(environ, start_response):
     length = int(environ.get("CONTENT_LENGTH") or 0)
-    body = environ["wsgi.input"].read() if environ.get("wsgi.input_terminated") else environ["wsgi.input"].read(length)
-    keep = ("SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REQUEST_METHOD", "RAW_URI", "REQUEST_URI", "CONTENT_TYPE", "CONTENT_LENGTH")
+    body = (
+        environ["wsgi.input"].read()
+        if environ.get("wsgi.input_terminated")
+        else environ["wsgi.input"].read(length)
+    )
+    keep = (
+        "SCRIPT_NAME",
+        "PATH_INFO",
+        "QUERY_STRING",
+        "REQUEST_METHOD",
+        "RAW_URI",
+        "REQUEST_URI",
+        "CONTENT_TYPE",
+        "CONTENT_LENGTH",
+    )
     text = json.dumps(
-        {"from": "legacy", "environ": {k: v for k, v in environ.items() if k.startswith("HTTP_") or k in keep}, "length": len(body)}
+        {
+            "from": "legacy",
+            "environ": {k: v for k, v in environ.items() if k.startswith("HTTP_") or k in keep},
+            "length": len(body),
+        }
     ).encode()
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(text))), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(text))),
+        ("Set-Cookie", "a=1"),
+        ("Set-Cookie", "b=2"),
+    ]
     start_response("200 OK", headers)
     return [b"" if environ["REQUEST_METHOD"] == "HEAD" else text]
 
@@ -58,7 +85,11 @@ def routes(address):
         Route("/api/*", to=address, strip_prefix="/api"),
         Route("/re/{id}", to=address, rewrite="/new/{id}/x"),
         Route("/rules", to=address, request_headers=HeaderRules(set={"X-Team": "t"}, remove=["Cookie"])),
-        Route("/rules/cookies", to=address, response_headers=HeaderRules(set={"X-Made": "1"}, remove=["X-Empty"])),
+        Route(
+            "/rules/cookies",
+            to=address,
+            response_headers=HeaderRules(set={"X-Made": "1"}, remove=["X-Empty"]),
+        ),
         Route("/quick/*", to=quick),
         Route("/dead/*", to="http://127.0.0.1:1"),
         Route("/loop/*", to=address),

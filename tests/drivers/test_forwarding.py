@@ -3,6 +3,7 @@
 import hashlib
 
 import pytest
+
 from servers import ASGI, connect, read_reply, request, talk
 
 
@@ -53,14 +54,29 @@ def test_nothing_is_added_but_ours(server):
 
 
 def test_hop_by_hop_and_nominated_headers_stay_behind(server):
-    sent = [("X-Hop", "1"), ("Connection", "X-Hop"), ("Keep-Alive", "x"), ("TE", "trailers"), ("Proxy-Authorization", "Basic x"), ("Upgrade", "foo")]
+    sent = [
+        ("X-Hop", "1"),
+        ("Connection", "X-Hop"),
+        ("Keep-Alive", "x"),
+        ("TE", "trailers"),
+        ("Proxy-Authorization", "Basic x"),
+        ("Upgrade", "foo"),
+    ]
     found = told(server, "GET", "/m/x", [*sent, ("X-Keep", "")])
-    assert not {"x-hop", "connection", "keep-alive", "te", "proxy-authorization", "upgrade"} & set(names(found))
+    assert not {"x-hop", "connection", "keep-alive", "te", "proxy-authorization", "upgrade"} & set(
+        names(found)
+    )
     assert ("x-keep", "") in found["headers"]
 
 
 def test_forwarding_headers_of_the_client_are_replaced(server):
-    sent = [("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-Host", "evil"), ("Forwarded", "for=6.6.6.6"), ("X-Real-IP", "6.6.6.6"), ("Via", "1.1 theirs")]
+    sent = [
+        ("X-Forwarded-For", "6.6.6.6"),
+        ("X-Forwarded-Host", "evil"),
+        ("Forwarded", "for=6.6.6.6"),
+        ("X-Real-IP", "6.6.6.6"),
+        ("Via", "1.1 theirs"),
+    ]
     found = told(server, "GET", "/m/x", sent)
     assert "6.6.6.6" not in str(found["headers"])
     assert "evil" not in str(found["headers"])
@@ -250,10 +266,16 @@ def refused(server, head, body):
 
 def test_a_chunked_body_over_the_limit_is_refused(server):
     chunks = (b"10000\r\n" + b"x" * 65_536 + b"\r\n") * 170 + b"0\r\n\r\n"
-    assert refused(server, request("POST", "/m/up", [("Transfer-Encoding", "chunked")]), chunks) in (413, None)
+    assert refused(server, request("POST", "/m/up", [("Transfer-Encoding", "chunked")]), chunks) in (
+        413,
+        None,
+    )
 
 
 def test_a_declared_length_over_the_limit_is_refused_before_anything_is_sent(server, echo):
     before = echo.requests
-    assert refused(server, request("POST", "/m/up", [("Content-Length", "10000001")]), b"x" * 10_000_001) in (413, None)
+    assert refused(server, request("POST", "/m/up", [("Content-Length", "10000001")]), b"x" * 10_000_001) in (
+        413,
+        None,
+    )
     assert echo.requests == before

@@ -15,7 +15,11 @@ def pieces(path):
     found = []
     for text in (path[:-2] if subtree else path).split("/")[1:]:
         parameter = re.fullmatch(r"([^{]*)\{(\w+)(?::(\w+))?\}(.*)", text)
-        found.append((parameter[1], parameter[2], parameter[3] or "", parameter[4]) if parameter else (text, None, "", ""))
+        found.append(
+            (parameter[1], parameter[2], parameter[3] or "", parameter[4])
+            if parameter
+            else (text, None, "", "")
+        )
     return found, subtree
 
 

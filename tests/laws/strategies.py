@@ -10,7 +10,20 @@ from strangle_mw.core.messages import RequestHead
 from strangle_mw.core.routing import RouteTable
 
 UUID = "6f1ed002-ab5b-4f1f-9e1d-5b2f3c3b8a10"
-PATTERN_SEGMENTS = ["a", "b", "ab", "{P}", "{P:int}", "{P:slug}", "{P:uuid}", "a{P}", "{P}b", "a{P}b", "{P:int}b", "a{P:slug}"]
+PATTERN_SEGMENTS = [
+    "a",
+    "b",
+    "ab",
+    "{P}",
+    "{P:int}",
+    "{P:slug}",
+    "{P:uuid}",
+    "a{P}",
+    "{P}b",
+    "a{P}b",
+    "{P:int}b",
+    "a{P:slug}",
+]
 TEXTS = ["a", "b", "ab", "aab", "abb", "1", "12", "1b", "a1", "x.y", UUID, ""]
 HOSTS = ["a.example", "b.a.example", "c.b.a.example", "other.example"]
 HOST_RULES = ["a.example", "b.a.example", "*.example", "*.a.example", "*.b.a.example"]
@@ -57,7 +70,9 @@ conditions = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(CONDIT
 
 @st.composite
 def routes(draw, *, conditional=True):
-    what = {"regex": draw(st.sampled_from(REGEXES))} if draw(st.integers(0, 9)) == 0 else {"path": draw(paths())}
+    what = (
+        {"regex": draw(st.sampled_from(REGEXES))} if draw(st.integers(0, 9)) == 0 else {"path": draw(paths())}
+    )
     more = {}
     if conditional:
         for name in ("headers", "query", "cookies"):
@@ -65,7 +80,9 @@ def routes(draw, *, conditional=True):
         more["when"] = draw(st.sampled_from([None, None, None, yes, no]))
         more["hosts"] = draw(st.lists(st.sampled_from(HOST_RULES), unique=True, **few))
     methods = draw(st.lists(st.sampled_from(["GET", "HEAD", "POST"]), unique=True, **few))
-    return Route(to=draw(st.sampled_from(["http://m", "http://m", "legacy"])), methods=methods, **what, **more)
+    return Route(
+        to=draw(st.sampled_from(["http://m", "http://m", "legacy"])), methods=methods, **what, **more
+    )
 
 
 tables = st.lists(routes(), max_size=8)
@@ -88,7 +105,7 @@ def requests(draw):
 
 
 def compile_routes(declared, **options):
-    compiler = RouteCompiler({}, (), **options)
+    compiler = RouteCompiler(**options)
     compiled = [compiler.compile(r, i) for i, r in enumerate(declared)]
     assert not compiler.problems, compiler.problems
     return compiled

@@ -65,7 +65,9 @@ def test_explain_names_the_route_that_is_taken(declared, asked):
 @given(st.lists(routes(conditional=False), max_size=6), requests())
 def test_ignored_trailing_slash_equals_naive_on_both_spellings(declared, asked):
     bare = [
-        r if r.path is None or not r.path.endswith("/") or r.path == "/" else Route(path=r.path[:-1], methods=r.methods, to=r.to)
+        r
+        if r.path is None or not r.path.endswith("/") or r.path == "/"
+        else Route(path=r.path[:-1], methods=r.methods, to=r.to)
         for r in declared
     ]
     compiled = RouteTable(compile_routes(declared, loose_slash=True), loose_slash=True)

@@ -51,7 +51,9 @@ def dots(path):
 
 def by_segment(path):
     """Split first, decode each segment: what may not be a separator any more is marked."""
-    return "/" + "/".join(unquote(s, errors="surrogateescape").replace("/", "\udcff/") for s in path.split("/")[1:])
+    return "/" + "/".join(
+        unquote(s, errors="surrogateescape").replace("/", "\udcff/") for s in path.split("/")[1:]
+    )
 
 
 def overlong(path):
@@ -171,7 +173,9 @@ def test_rewrite_fills_exactly(one, two, rest):
     path = f"/x/{one}/r{two}.json" + "".join("/" + r for r in rest)
     decision = decide(declared, path)
     assert isinstance(decision, Forward)
-    assert decision.target.partition(b"?")[0].decode() == f"/v2/{two}/of/{one}" + "".join("/" + r for r in rest)
+    assert decision.target.partition(b"?")[0].decode() == f"/v2/{two}/of/{one}" + "".join(
+        "/" + r for r in rest
+    )
 
 
 @given(st.lists(segments, max_size=3), st.booleans())

@@ -129,9 +129,19 @@ def test_without_length_the_end_of_the_stream_ends_the_body(start: bytes) -> Non
     assert not parser.reusable
 
 
-@pytest.mark.parametrize(
-    "data", [OK, OK + b"Content-Length: 3\r\n\r\nab", CHUNKED, CHUNKED + b"1\r\na\r\n0\r\n"]
-)
+CLOSING = OK + b"Connection: close\r\n"
+CUT = [
+    OK,
+    OK + b"Content-Length: 3\r\n\r\nab",
+    CLOSING + b"Content-Length: 3\r\n\r\nab",
+    CHUNKED,
+    CHUNKED + b"1\r\na\r\n0\r\n",
+    CLOSING + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n",
+    b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nab",
+]
+
+
+@pytest.mark.parametrize("data", CUT)
 def test_an_end_before_the_end_is_a_cut(data: bytes) -> None:
     parser = ResponseParser()
     parser.feed(data)
@@ -353,6 +363,16 @@ def test_trailers_and_extensions_are_bounded(start: bytes) -> None:
     parser.feed(start)
     with pytest.raises(MalformedError, match="too long"):
         feed_all(parser, repeat(b"x" * 1000, 200))
+
+
+def test_extensions_are_bounded_between_bytes_not_in_all() -> None:
+    chunk = b"1;" + b"x" * 1000 + b"\r\na\r\n"
+    assert read(CHUNKED, *[chunk] * 200, LAST_CHUNK).body == b"a" * 200
+
+
+def test_switching_protocols_is_named() -> None:
+    with pytest.raises(MalformedError, match="switched protocols"):
+        ResponseParser().feed(MALFORMED["switching"])
 
 
 def test_a_reason_is_short_and_without_the_body() -> None:

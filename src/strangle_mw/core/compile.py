@@ -6,14 +6,12 @@ in `config`. Nothing raises: problems are collected with the field they are in.
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING
 
 from strangle_mw.core.compiled import (
     Action,
     CompiledRoute,
-    CompiledUpstream,
     ForwardTo,
     RedirectTo,
     RespondWith,
@@ -21,17 +19,19 @@ from strangle_mw.core.compiled import (
     Test,
 )
 from strangle_mw.core.messages import HOP_BY_HOP, HeaderPlan, is_token, normalize_host
-from strangle_mw.core.model import LEGACY_TARGET, Condition, HeaderRules, Route, Split, Stage, Upstream
+from strangle_mw.core.model import LEGACY_TARGET, Condition, HeaderRules, Route, Stage
 from strangle_mw.core.patterns import PathPattern, PatternError, Template, parse_path, parse_template
-from strangle_mw.core.targets import is_target, parse_endpoint
+from strangle_mw.core.upstreams import UpstreamRegistry
 from strangle_mw.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 STANDARD_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY")
 _STICKY = re.compile(r"user|cookie|(?:header|cookie|query):[^\s:;,=]+")
-_HOST = re.compile(r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\]")
+_HOST = re.compile(
+    r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\]"
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = {b"content-length", b"host", b"via", b"forwarded", *HOP_BY_HOP}
 
@@ -47,16 +47,12 @@ _LATER: Mapping[str, tuple[object, ...]] = {
 
 
 class RouteCompiler:
-    """Compiles the routes of one table; `upstreams` grows by the targets that routes name directly."""
+    """Compiles the routes of one table; `upstreams` are those with a name, `names` all that were declared."""
 
-    def __init__(
-        self, upstreams: MutableMapping[str, CompiledUpstream], names: Iterable[str], *, loose_slash: bool = False
-    ) -> None:
-        self._loose_slash = loose_slash
-        self.upstreams = upstreams
-        self.declared = frozenset(names)
-        self.used: set[str] = set()
+    def __init__(self, names: Iterable[str] = (), *, loose_slash: bool = False) -> None:
         self.problems: list[Problem] = []
+        self.upstreams = UpstreamRegistry(names, self.problem)
+        self._loose_slash = loose_slash
         self._where = ""
 
     def begin(self, where: str) -> None:
@@ -79,7 +75,12 @@ class RouteCompiler:
             return None
         hosts = tuple(self._hosts(route))
         kinds = [t.kind for t in tests]
-        weights = (kinds.count("header"), kinds.count("query"), kinds.count("cookie"), int(route.when is not None))
+        weights = (
+            kinds.count("header"),
+            kinds.count("query"),
+            kinds.count("cookie"),
+            int(route.when is not None),
+        )
         return CompiledRoute(
             index,
             route.name or _derived_name(route, methods, pattern, hosts, tests),
@@ -107,14 +108,18 @@ class RouteCompiler:
             if path is not None:
                 self.problem("path", "give either `pattern` or `path`, not both", "path-twice")
             if blank and methods:
-                self.problem("methods", "give methods in `pattern` or in `methods`, not in both", "methods-twice")
+                self.problem(
+                    "methods", "give methods in `pattern` or in `methods`, not in both", "methods-twice"
+                )
             methods += [m.strip() for m in before.split(",")] if blank else []
             path = after
         for method in methods:
             if not is_token(method.encode("latin-1", "replace")):
                 self.problem("methods", f"{method!r} is not a method; write `GET,POST /path`", "method-name")
             elif method.upper() in STANDARD_METHODS and method != method.upper():
-                self.problem("methods", f"methods are case-sensitive; write {method.upper()!r}", "method-case")
+                self.problem(
+                    "methods", f"methods are case-sensitive; write {method.upper()!r}", "method-case"
+                )
         return methods, path
 
     def _path(self, route: Route, path: str | None) -> PathPattern | None:
@@ -146,7 +151,9 @@ class RouteCompiler:
             name = normalize_host(host)
             if not _HOST.fullmatch(name) or host.lower().removesuffix(".") != name:
                 self.problem(
-                    f"hosts[{at}]", f"{host!r} must be a name or *.name, without scheme, port or path", "host-name"
+                    f"hosts[{at}]",
+                    f"{host!r} must be a name or *.name, without scheme, port or path",
+                    "host-name",
                 )
             yield name
 
@@ -169,14 +176,22 @@ class RouteCompiler:
         texts = (condition.equals, condition.prefix, condition.regex)
         if sum(t is not None for t in texts) + condition.present + condition.absent != 1:
             self.problem(
-                where, "give exactly one of a value, prefix, regex, present=true, absent=true", "condition-kind"
+                where,
+                "give exactly one of a value, prefix, regex, present=true, absent=true",
+                "condition-kind",
             )
 
     def _action(self, route: Route, pattern: PathPattern | None, names: Sequence[str]) -> Action | None:
         given = [f for f in ("to", "redirect", "respond") if getattr(route, f) is not None]
         if len(given) != 1:
-            what = "give one of `to`, `redirect`, `respond`" if not given else f"give only one of {', '.join(given)}"
-            self.problem("" if not given else given[1], what, "target-missing" if not given else "target-twice")
+            what = (
+                "give one of `to`, `redirect`, `respond`"
+                if not given
+                else f"give only one of {', '.join(given)}"
+            )
+            self.problem(
+                "" if not given else given[1], what, "target-missing" if not given else "target-twice"
+            )
             return None
         if route.stage not in (Stage.LEGACY, Stage.MODERN):
             self.problem(
@@ -199,7 +214,7 @@ class RouteCompiler:
             self.problem("timeout", "must be more than 0 seconds", "timeout-range")
         if route.to == LEGACY_TARGET:
             return None
-        shares = self._shares(route)
+        shares = self.upstreams.shares(route.to)
         upstreams = tuple(u for u, _ in shares)
         if not upstreams or rewrite is None:
             return None
@@ -207,67 +222,6 @@ class RouteCompiler:
         rewrite = Rewrite(rewrite.strip, rewrite.template, bases, rewrite.prefix)
         bounds = tuple(b for _, b in shares)
         return ForwardTo(upstreams, bounds, rewrite, request, response, route.timeout)
-
-    def _shares(self, route: Route) -> list[tuple[CompiledUpstream, int]]:
-        splits = [Split(upstream=route.to)] if isinstance(route.to, str) else self._splits(route.to)
-        total = sum(s.weight for s in splits)
-        if splits and (total <= 0 or any(s.weight < 0 for s in splits)):
-            self.problem("to", "weights must be 0 or more, and one of them more", "split-weight")
-            return []
-        reached, found = 0, []
-        for at, split in enumerate(splits):
-            reached += split.weight
-            field = "to" if len(splits) == 1 else f"to[{at}].upstream"
-            upstream = self._upstream(field, split.upstream)
-            if upstream is not None:
-                found.append((upstream, round(reached * 10_000 / total)))
-        return found
-
-    def _splits(self, to: object) -> list[Split]:
-        if isinstance(to, list | tuple) and to and all(isinstance(s, Split) for s in to):
-            return list(to)
-        if isinstance(to, Upstream):
-            return [Split(upstream=self._anonymous(to))]
-        self.problem("to", "apps in this process act in a later version; give an http(s) address", "not-yet")
-        return []
-
-    def _anonymous(self, upstream: Upstream) -> str:
-        """Name an upstream given as an object: by its address, and a number if that has other settings."""
-        address = upstream.url or ", ".join(upstream.urls) or "upstream"
-        name, number = address, 1
-        while name in self.upstreams and self.upstreams[name].declared != upstream:
-            number += 1
-            name = f"{address} ({number})"
-        if name not in self.upstreams:
-            self.upstreams[name] = self.compile_upstream(name, upstream, "to")
-        return name
-
-    def _upstream(self, field: str, name: str) -> CompiledUpstream | None:
-        self.used.add(name)
-        if name in self.upstreams:
-            return self.upstreams[name]
-        if name in self.declared:
-            return None  # its own problem is already told
-        if is_target(name):
-            return self.upstreams.setdefault(name, self.compile_upstream(name, Upstream(url=name), field))
-        near = difflib.get_close_matches(name, self.declared, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; define [upstreams.NAME] or give an http(s) address"
-        self.problem(field, f"there is no upstream {name!r}{hint}", "upstream-unknown")
-        return None
-
-    def compile_upstream(self, name: str, upstream: Upstream, field: str) -> CompiledUpstream:
-        """Take an upstream's addresses apart; problems are noted under `field`."""
-        endpoints = []
-        for url in [upstream.url, *upstream.urls] if upstream.url else upstream.urls:
-            if url.startswith(("lambda:", "arn:", "asgi:", "wsgi:")):
-                kind = "Lambda functions" if url.startswith(("lambda:", "arn:")) else "apps in this process"
-                self.problem(field, f"{kind} act in a later version; give an http(s) address", "not-yet")
-                continue
-            try:
-                endpoints.append(parse_endpoint(url))
-            except PatternError as exc:
-                self.problem(field, f"{url!r} {exc}", "upstream-address")
-        return CompiledUpstream(name, upstream, tuple(endpoints))
 
     def _rewrite(self, route: Route, pattern: PathPattern | None, names: Sequence[str]) -> Rewrite | None:
         if route.rewrite and route.strip_prefix:
@@ -296,13 +250,21 @@ class RouteCompiler:
             self.problem("strip_prefix", str(exc), "strip-prefix")
             return None
         strip = len(prefix.segments)
-        if pattern is not None and pattern.segments[:strip] != prefix.segments or any(prefix.names) or prefix.subtree:
+        if (
+            (pattern is not None and pattern.segments[:strip] != prefix.segments)
+            or any(prefix.names)
+            or prefix.subtree
+        ):
             self.problem(
-                "strip_prefix", f"the route's path must start with {text!r} in whole literal segments", "strip-prefix"
+                "strip_prefix",
+                f"the route's path must start with {text!r} in whole literal segments",
+                "strip-prefix",
             )
             return None
         if pattern is None:
-            self.problem("strip_prefix", "needs `path`; with `regex` use `rewrite` and named groups", "strip-prefix")
+            self.problem(
+                "strip_prefix", "needs `path`; with `regex` use `rewrite` and named groups", "strip-prefix"
+            )
             return None
         return Rewrite(strip=strip, prefix=text.rstrip("/").encode())
 
@@ -312,7 +274,9 @@ class RouteCompiler:
             for name, value in getattr(rules, part).items():
                 self._check_rule(f"{field}.{part}", name)
                 if _CONTROL.search(value):
-                    self.problem(f"{field}.{part}.{name}", "must not contain control characters", "header-value")
+                    self.problem(
+                        f"{field}.{part}.{name}", "must not contain control characters", "header-value"
+                    )
         for name in rules.remove:
             self._check_rule(f"{field}.remove", name)
         return HeaderPlan.compile(rules)
@@ -322,7 +286,9 @@ class RouteCompiler:
         if not is_token(raw):
             self.problem(f"{where}.{name}", f"{name!r} cannot be the name of a header", "header-name")
         elif raw in _OURS or raw.startswith((b"strangle-", b"x-forwarded-")):
-            self.problem(f"{where}.{name}", f"{name} is set by the library and cannot be changed", "header-protected")
+            self.problem(
+                f"{where}.{name}", f"{name} is set by the library and cannot be changed", "header-protected"
+            )
 
     def _redirect(self, route: Route, names: Sequence[str]) -> RedirectTo | None:
         assert route.redirect is not None  # noqa: S101 - the caller has looked
@@ -377,7 +343,11 @@ def _names(pattern: PathPattern | None, regex: re.Pattern[str] | None) -> Sequen
 
 
 def _derived_name(
-    route: Route, methods: Sequence[str], pattern: PathPattern | None, hosts: Sequence[str], tests: Sequence[Test]
+    route: Route,
+    methods: Sequence[str],
+    pattern: PathPattern | None,
+    hosts: Sequence[str],
+    tests: Sequence[Test],
 ) -> str:
     """Make a name from what a route matches: stable as long as that is."""
     what = pattern.text if pattern is not None else f"regex {route.regex}"

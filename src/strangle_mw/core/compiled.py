@@ -6,17 +6,16 @@ Only types and the answers they give about one request live here; building them 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from strangle_mw.core.messages import HeaderPlan
 from strangle_mw.core.paths import is_plain, readings, split
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Sequence
 
-    from strangle_mw.core.messages import RequestHead
+    from strangle_mw.core.messages import HeaderPlan, RequestHead
     from strangle_mw.core.model import Condition, Endpoint, Route, Stage, Upstream
     from strangle_mw.core.patterns import PathPattern, Template
 
@@ -92,7 +91,7 @@ class Rewrite:
         return path
 
     def stays_inside(self, sent: bytes) -> bool:
-        """Tell whether every reading of the sent path stays below the base and the rewrite's literal start."""
+        """Tell whether every reading of the sent path stays below the base and the literal start."""
         if is_plain(sent):
             return True
         fixed = self.template.fence if self.template is not None else ()

@@ -67,7 +67,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Forward:
     """The request goes upstream: `target` is path and query below the upstream's base path, `headers` all
-    but `Host` and `Transfer-Encoding`, `length` that of the body (see `messages.forward_headers`)."""
+    but `Host` and `Transfer-Encoding`, `length` that of the body (see `messages.forward_headers`).
+    """
 
     route: CompiledRoute
     action: ForwardTo = field(repr=False)
@@ -102,9 +103,9 @@ class Snapshot:
 
     table: RouteTable
     upstreams: Mapping[str, CompiledUpstream]
-    options: TableOptions = TableOptions()
-    hygiene: Hygiene = Hygiene(b"strangle-none")
-    settings: Settings = Settings()
+    options: TableOptions = field(default_factory=TableOptions)
+    hygiene: Hygiene = field(default_factory=lambda: Hygiene(b"strangle-none"))
+    settings: Settings = field(default_factory=Settings)
     revision: str = ""
     warnings: Sequence[Problem] = ()
     draw: Callable[[], int] = field(default=lambda: 0)
@@ -219,7 +220,9 @@ def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> De
     return Answer(route, action.status, headers, b"")
 
 
-def _share(snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead) -> CompiledUpstream:
+def _share(
+    snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead
+) -> CompiledUpstream:
     """Choose among several upstreams: the same one for one sticky key, at random without a key."""
     key = sticky_key(route.declared.sticky, head)
     point = snapshot.draw() if key is None else bucket(route.declared.group or route.name, key)

@@ -42,7 +42,9 @@ def candidates(snapshot: Snapshot, head: RequestHead) -> list[Candidate]:
 
 def nearest_paths(snapshot: Snapshot, path: bytes) -> list[str]:
     """Return the table's paths most like a path that has no route: it may be misspelt."""
-    texts = [r.pattern.text for r in snapshot.table.routes if r.pattern is not None and r.pattern.text != "/*"]
+    texts = [
+        r.pattern.text for r in snapshot.table.routes if r.pattern is not None and r.pattern.text != "/*"
+    ]
     return difflib.get_close_matches(path.decode("utf-8", "replace"), dict.fromkeys(texts), 3, 0.6)
 
 
@@ -71,7 +73,8 @@ def _host_rank(route: CompiledRoute, host: str) -> tuple[int, int]:
 
 def _refused(route: CompiledRoute, head: RequestHead) -> str | None:
     if _host_rank(route, head.host)[0] == 3:  # noqa: PLR2004 - no host of the route fits
-        return f"hosts are {_listed(route.hosts)}; the request asks for {head.host or 'none'!r}"
+        asked = repr(head.host) if head.host else "none"
+        return f"hosts are {_listed(route.hosts)}; the request asks for {asked}"
     if route.method_rank(head.method) is None:
         return f"methods are {_listed(sorted(route.methods))}; the request's is {head.method}"
     return route.refusal(head)

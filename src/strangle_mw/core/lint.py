@@ -23,7 +23,8 @@ def duplicate_names(routes: Sequence[CompiledRoute]) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for route in routes:
         if route.name in first:
-            what = f"{route.name!r} is also the name of routes[{first[route.name]}]; give each route its own `name`"
+            other = f"routes[{first[route.name]}]"
+            what = f"{route.name!r} is also the name of {other}; give each route its own `name`"
             yield Problem(f"routes[{route.index}].name", what, "name-twice")
         first.setdefault(route.name, route.index)
 
@@ -34,8 +35,8 @@ def unreachable(routes: Sequence[CompiledRoute]) -> Iterator[Problem]:
         if _takes_all(better, worse):
             yield Problem(
                 f"routes[{worse.index}]",
-                f"{worse.name!r} can never match: routes[{better.index}] {better.name!r} takes every such request; "
-                "remove one or add a condition",
+                f"{worse.name!r} can never match: routes[{better.index}] {better.name!r} takes every such "
+                "request; remove one or add a condition",
                 "route-unreachable",
             )
 
@@ -46,8 +47,8 @@ def ties(routes: Sequence[CompiledRoute]) -> Iterator[Problem]:
         if better.weights == worse.weights and _overlap(better, worse) and not _takes_all(better, worse):
             yield Problem(
                 f"routes[{worse.index}]",
-                f"{worse.name!r} ties with routes[{better.index}] {better.name!r}; the first in the list wins "
-                "where both match",
+                f"{worse.name!r} ties with routes[{better.index}] {better.name!r}; the first in the list "
+                "wins where both match",
                 "route-tie",
             )
 
@@ -87,7 +88,8 @@ def _overlap(a: CompiledRoute, b: CompiledRoute) -> bool:
     """Tell whether one request may fit both, as far as the declarations show."""
     exact = {(t.kind, t.name): t.condition.equals for t in a.tests if t.condition.equals is not None}
     disjoint = any(
-        t.condition.equals is not None and exact.get((t.kind, t.name), t.condition.equals) != t.condition.equals
+        t.condition.equals is not None
+        and exact.get((t.kind, t.name), t.condition.equals) != t.condition.equals
         for t in b.tests
     )
     return not disjoint and _methods_overlap(a, b) and _paths_overlap(a, b)
@@ -116,8 +118,8 @@ def slow_regexes(routes: Iterable[CompiledRoute]) -> Iterator[Problem]:
         for field, text in found:
             if has_nested_quantifier(text):
                 what = (
-                    "has a repetition inside a repetition, which can take exponential time on a hostile path; "
-                    f"write it without (paths over {MAX_REGEX_PATH} bytes are never tried)"
+                    "has a repetition inside a repetition, which can take exponential time on a hostile "
+                    f"path; write it without (paths over {MAX_REGEX_PATH} bytes are never tried)"
                 )
                 yield Problem(f"routes[{route.index}].{field}", what, "regex-nested")
 

@@ -181,7 +181,9 @@ class Route:
     )
     to: Any = field(
         default=None,
-        metadata=_doc("upstream name, target, `legacy`, or a list of {upstream, weight}", type=str | list[Split]),
+        metadata=_doc(
+            "upstream name, target, `legacy`, or a list of {upstream, weight}", type=str | list[Split]
+        ),
     )
     stage: Stage = field(default=Stage.MODERN, metadata=_doc("how far the route has moved"))
     weight: float | None = field(
@@ -256,7 +258,8 @@ class Settings:
         default=None, metadata=_doc("the wrapped app's interface, where it cannot be told from the app")
     )
     trusted_proxies: Sequence[str] = field(
-        default=(), metadata=_doc("addresses and networks whose forwarding headers are kept; `unix` for sockets")
+        default=(),
+        metadata=_doc("addresses and networks whose forwarding headers are kept; `unix` for sockets"),
     )
     allow_headers: Sequence[str] = field(
         default=(), metadata=_doc("names with `_` or `.` that may be forwarded")

@@ -127,7 +127,7 @@ def _overlong_character(match: re.Match[bytes]) -> bytes:
     code = first & {2: 0x1F, 3: 0x0F, 4: 0x07}[len(match[0])]
     for byte in rest:
         code = code << 6 | byte & 0x3F
-    return b"%25" if code == 0x25 else chr(code).encode("utf-8", "replace")
+    return chr(code).encode("utf-8", "replace").replace(b"%", b"%25")
 
 
 def _cut_nul(path: bytes) -> bytes:

@@ -86,10 +86,12 @@ class Segment:
             return bool(other) and (not literal or TYPES["slug"].fullmatch(literal) is not None)
         return other == self.type and not literal
 
-
     def overlaps(self, other: Segment) -> bool:
         """Tell whether some text may fit both of two segments of equal rank."""
-        starts, ends = sorted((self.prefix, other.prefix), key=len), sorted((self.suffix, other.suffix), key=len)
+        starts, ends = (
+            sorted((self.prefix, other.prefix), key=len),
+            sorted((self.suffix, other.suffix), key=len),
+        )
         types = {self.type, other.type}
         return (
             starts[1].startswith(starts[0])
@@ -143,9 +145,7 @@ class PathPattern:
 
     def capture(self, segments: Sequence[bytes]) -> dict[str, bytes]:
         """Take the parameters out of a path's *raw* segments, byte for byte; `*` is what `/*` matched."""
-        values = {
-            p.name: _inner(raw, p) for p, raw in zip(self.segments, segments, strict=False) if p.name
-        }
+        values = {p.name: _inner(raw, p) for p, raw in zip(self.segments, segments, strict=False) if p.name}
         if self.subtree:
             rest = segments[len(self.segments) :]
             values["*"] = b"/" + b"/".join(rest) if rest else b""
@@ -184,7 +184,9 @@ def _parse_segment(part: str) -> Segment:
     if "*" in literal:
         raise PatternError("`*` may only stand alone at the end, as `/*`; for one segment write `{name}`")
     if "{" in literal or "}" in literal:
-        raise PatternError(f"has an unmatched brace in {part!r}; write a parameter as {{name}} or {{name:int}}")
+        raise PatternError(
+            f"has an unmatched brace in {part!r}; write a parameter as {{name}} or {{name:int}}"
+        )
     if not found:
         if part in (".", ".."):
             raise PatternError("has a dot segment; write the path that it stands for")

@@ -35,6 +35,7 @@ NEEDS_HEAD: Final = _NeedsHead()
 
 The default route never builds a head, and most routes do not need one."""
 
+
 class _Leaf:
     """The routes that end at one place of the trie, sorted for each method."""
 
@@ -211,7 +212,7 @@ class RouteTable:
         self._loose_slash = loose_slash
         # Segments beyond the deepest pattern cannot change the answer, so paths are not split further.
         self._depth = 2 + max((len(r.pattern.segments) for r in routes if r.pattern is not None), default=0)
-        self._any = _Group((r for r in routes if not r.hosts))
+        self._any = _Group(r for r in routes if not r.hosts)
         self._hosts, self._wildcards = self._grouped()
         hosted = bool(self._hosts or self._wildcards)
         self._everything = _Group(routes) if hosted else None

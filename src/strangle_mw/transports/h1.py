@@ -41,7 +41,6 @@ _FINAL = range(200, 600)
 _INTERIM = range(100, 200)
 _SWITCHING = 101
 _NO_CONTENT = 204
-_NOT_MODIFIED = 304
 
 _CONTROL = bytes([*range(0x09), *range(0x0A, 0x20), 0x7F])
 _CODING = b"transfer-encoding"
@@ -275,7 +274,7 @@ class ResponseParser:
         framed = bool(self._codings) or any(name.lower() == b"content-length" for name, _ in fields)
         if self.status != _NO_CONTENT:
             self._close = True
-            self._until_eof = not framed and self.status != _NOT_MODIFIED
+            self._until_eof = not framed
         elif framed or not self._parser.should_keep_alive():
             # RFC 9110 section 8.6, RFC 9112 section 6.1: who frames a 204 may send a body, later.
             self._close = True

@@ -1,0 +1,94 @@
+"""The upstreams of one table: those with a name, and those that routes name by their address.
+
+Resolves a route's `to`; what an address is made of is `targets`. Nothing raises: problems are noted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from strangle_mw.core.compiled import CompiledUpstream
+from strangle_mw.core.model import Split, Upstream
+from strangle_mw.core.patterns import PatternError
+from strangle_mw.core.targets import is_target, parse_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class UpstreamRegistry:
+    """Collects a table's upstreams; `note(field, what, id)` is told of problems."""
+
+    def __init__(self, names: Iterable[str], note: Callable[[str, str, str], None]) -> None:
+        self.compiled: dict[str, CompiledUpstream] = {}
+        self.used: set[str] = set()
+        self._declared = frozenset(names)
+        self._note = note
+
+    def add(self, name: str, upstream: Upstream) -> None:
+        """Add an upstream that has a name."""
+        self.compiled[name] = self._compile(name, upstream, "url" if upstream.url else "urls")
+
+    def shares(self, to: object) -> list[tuple[CompiledUpstream, int]]:
+        """Resolve a `to`: each upstream with the upper bound of its share, in basis points."""
+        splits = [Split(upstream=to)] if isinstance(to, str) else self._splits(to)
+        total = sum(s.weight for s in splits)
+        if splits and (total <= 0 or any(s.weight < 0 for s in splits)):
+            self._note("to", "weights must be 0 or more, and one of them more", "split-weight")
+            return []
+        reached, found = 0, []
+        for at, split in enumerate(splits):
+            reached += split.weight
+            field = "to" if len(splits) == 1 else f"to[{at}].upstream"
+            upstream = self._resolve(field, split.upstream)
+            if upstream is not None:
+                found.append((upstream, round(reached * 10_000 / total)))
+        return found
+
+    def _splits(self, to: object) -> list[Split]:
+        if isinstance(to, list | tuple) and to and all(isinstance(s, Split) for s in to):
+            return list(to)
+        if isinstance(to, Upstream):
+            return [Split(upstream=self._anonymous(to))]
+        self._note("to", "apps in this process act in a later version; give an http(s) address", "not-yet")
+        return []
+
+    def _anonymous(self, upstream: Upstream) -> str:
+        """Name an upstream given as an object: by its address, and a number if that has other settings."""
+        address = upstream.url or ", ".join(upstream.urls) or "upstream"
+        name, number = address, 1
+        while name in self.compiled and self.compiled[name].declared != upstream:
+            number += 1
+            name = f"{address} ({number})"
+        if name not in self.compiled:
+            self.compiled[name] = self._compile(name, upstream, "to")
+        return name
+
+    def _resolve(self, field: str, name: str) -> CompiledUpstream | None:
+        self.used.add(name)
+        if name in self.compiled:
+            return self.compiled[name]
+        if name in self._declared:
+            return None  # its own problem is already told
+        if is_target(name):
+            return self.compiled.setdefault(name, self._compile(name, Upstream(url=name), field))
+        near = difflib.get_close_matches(name, self._declared, 1)
+        hint = (
+            f"; did you mean {near[0]!r}?" if near else "; define [upstreams.NAME] or give an http(s) address"
+        )
+        self._note(field, f"there is no upstream {name!r}{hint}", "upstream-unknown")
+        return None
+
+    def _compile(self, name: str, upstream: Upstream, field: str) -> CompiledUpstream:
+        endpoints = []
+        for url in [upstream.url, *upstream.urls] if upstream.url else upstream.urls:
+            if url.startswith(("lambda:", "arn:", "asgi:", "wsgi:")):
+                kind = "Lambda functions" if url.startswith(("lambda:", "arn:")) else "apps in this process"
+                self._note(field, f"{kind} act in a later version; give an http(s) address", "not-yet")
+                continue
+            try:
+                endpoints.append(parse_endpoint(url))
+            except PatternError as exc:
+                self._note(field, f"{url!r} {exc}", "upstream-address")
+        return CompiledUpstream(name, upstream, tuple(endpoints))
