@@ -68,6 +68,7 @@ REWRITES = {
     "strip leaves one slash": (Route("/api/*", to=M, strip_prefix="/api"), "/api//x", b"/x"),
     "rewrite": (Route("/old/{id}", to=M, rewrite="/new/{id}/view"), "/old/%41b", b"/new/%41b/view"),
     "rewrite rest": (Route("/old/*", to=M, rewrite="/new/{*}"), "/old/a/b/", b"/new/a/b/"),
+    "rewrite leaves one slash": (Route("/old/*", to=M, rewrite="/{*}"), "/old//h.example/x", b"/h.example/x"),
     "rewrite bare rest": (Route("/old/*", to=M, rewrite="/{*}"), "/old", b"/"),
     "rewrite from a regex": (Route(regex="/o/(?P<id>[0-9]+)", to=M, rewrite="/n/{id}"), "/o/12", b"/n/12"),
     "encoded slash stays data": (Route("/f/{n}", to=M, rewrite="/g/{n}", encoded_slash=True), "/f/a%2Fb", b"/g/a%2Fb"),

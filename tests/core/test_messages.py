@@ -79,6 +79,11 @@ def test_nomination_reads_every_connection_header():
     assert passed((b"connection", b"close"), (b"x-secret", b"1"), (b"connection", b"x-secret")) == []
 
 
+def test_announced_trailers_are_removed():
+    # uvicorn with httptools appends trailers to the headers when both arrive in one segment.
+    assert passed((b"trailer", b"X-T"), (b"x-t", b"1"), (b"x-u", b"2")) == [(b"x-u", b"2")]
+
+
 def test_nomination_removes_neither_framing_nor_ours():
     kept, length = sent((b"connection", b"content-length, x-forwarded-for, via"), (b"content-length", b"5"))
     assert kept == [(b"content-length", b"5"), *OURS]

@@ -229,6 +229,12 @@ def test_interim_answers_are_swallowed() -> None:
     assert answer.reusable
 
 
+def test_framing_of_an_interim_answer_is_forgotten() -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert read(interim + CHUNKED + b"1\r\na\r\n0\r\n\r\n").body == b"a"
+    assert read(interim + OK + b"\r\nab").complete is False
+
+
 def test_interim_answers_are_counted_per_answer() -> None:
     parser = ResponseParser()
     for _ in range(3):

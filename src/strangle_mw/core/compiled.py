@@ -84,11 +84,13 @@ class Rewrite:
     def apply(self, route: CompiledRoute, path: bytes) -> bytes:
         """Return the path for the upstream, without its base; every byte of a parameter is kept."""
         if self.template is not None:
-            return self.template.fill(route.capture(path)) or b"/"
-        if self.strip:
-            # What the prefix leaves may start with more slashes; one is kept, `//host` would be an authority.
-            return b"/" + b"/".join(path.split(b"/")[1 + self.strip :]).lstrip(b"/")
-        return path
+            made = self.template.fill(route.capture(path))
+        elif self.strip:
+            made = b"/".join(path.split(b"/")[1 + self.strip :])
+        else:
+            return path
+        # What is left may start with more slashes; one is kept, `//host` would be an authority (trap 11).
+        return b"/" + made.lstrip(b"/")
 
     def stays_inside(self, sent: bytes) -> bool:
         """Tell whether every reading of the sent path stays below the base and the literal start."""

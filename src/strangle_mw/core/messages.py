@@ -274,6 +274,8 @@ _ACTIONS: Mapping[bytes, int] = {
     b"transfer-encoding": _CODING,
     b"host": _HOST,
     b"connection": _CONNECTION,
+    # Some servers add the trailers to the headers; those announced can be told apart (RFC 9110 section 6.6.2).
+    b"trailer": _CONNECTION,
     b"via": _VIA,
 }
 

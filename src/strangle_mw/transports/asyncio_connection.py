@@ -148,7 +148,7 @@ class Connection(asyncio.Protocol):
 
     def rest(self) -> bool:
         """Go idle, if the connection is fit for another request."""
-        if not (self._up and self._sent and self._error is None and self.parser.reusable):
+        if not (self._up and self._sent and self.parser.reusable):
             return False
         if self._transport.get_write_buffer_size():
             return False  # the answer came before the request had left
