@@ -108,9 +108,8 @@ def talk(port, request, timeout=DEADLINE, method=None):
         return read_reply(sock, head_only=(method or request.split(b" ")[0]) == b"HEAD")
 
 
-def read_reply(sock, *, head_only=False):
-    """Read one answer; `complete` is False when it was cut."""
-    data = b""
+def read_reply(sock, *, head_only=False, data=b""):
+    """Read one answer, behind `data` that was read already; `complete` is False when it was cut."""
     while b"\r\n\r\n" not in data:
         more = sock.recv(65536)
         if not more:
@@ -120,8 +119,9 @@ def read_reply(sock, *, head_only=False):
     status_line, *lines = head.decode("latin-1").split("\r\n")
     headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(":") for line in lines)]
     status = int(status_line.split(" ")[1])
-    if 100 <= status < 200:
-        raise AssertionError("1xx to the client")
+    if status == 100:  # the server's own answer to Expect: 100-continue
+        return read_reply(sock, head_only=head_only, data=rest)
+    assert status >= 200, "an interim answer of the upstream reached the client"
     fields = dict(headers)
     if head_only or status in (204, 304):
         return Reply(status, headers, rest, True, data)

@@ -38,8 +38,6 @@ def attempt(server, asked):
         sock.sendall(asked)
         try:
             return read_reply(sock)
-        except AssertionError:
-            return read_reply(sock)  # 100 Continue came first
         except (OSError, ValueError, IndexError):
             return None
 

@@ -499,6 +499,15 @@ def test_an_early_answer_is_delivered(clients: Clients, after: list[Step]) -> No
         assert server.connections == 2
 
 
+def test_an_answer_before_the_body_has_left_costs_the_connection(clients: Clients) -> None:
+    stop = threading.Event()
+    with ScriptedUpstream([head(), send(EARLY), wait(stop)]) as server:
+        client = clients(server.endpoint)
+        assert fetch(client, bytes(20_000_000), method="POST") == (413, b"big")
+        assert client.pool.idle == 0
+        stop.set()
+
+
 def test_a_broken_pipe_is_no_error_if_there_is_an_answer(clients: Clients) -> None:
     """The answer and the reset are both there before the next write."""
     broken = threading.Event()
@@ -595,6 +604,12 @@ def test_the_head_takes_too_long(clients: Clients) -> None:
         assert facts(error) == ("head", 504, True, False)
 
 
+def test_the_head_takes_too_long_after_a_streamed_body(clients: Clients) -> None:
+    with ScriptedUpstream([head(), until_gone()]) as server:
+        error = fails(clients(server.endpoint), [b"abc"], method="POST", timeout=SOON)
+        assert facts(error) == ("head", 504, True, False)
+
+
 def test_interim_answers_do_not_stretch_the_time(clients: Clients) -> None:
     gone = threading.Event()
 
@@ -659,7 +674,7 @@ def test_a_closed_pool_takes_no_work(clients: Clients) -> None:
         fetch(client)
         client.close() if clients.kind == "threads" else client.pool.abort()  # type: ignore[union-attr]
         assert client.pool.idle == 0
-        assert facts(fails(client)) == ("pool", 503, False, False)
+    assert facts(fails(client)) == ("pool", 503, False, False)
 
 
 # --- connecting

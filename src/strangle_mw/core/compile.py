@@ -18,7 +18,7 @@ from strangle_mw.core.compiled import (
     Rewrite,
     Test,
 )
-from strangle_mw.core.messages import HOP_BY_HOP, HeaderPlan, is_token, normalize_host
+from strangle_mw.core.messages import HOP_BY_HOP, STANDARD_METHODS, HeaderPlan, is_token, normalize_host
 from strangle_mw.core.model import LEGACY_TARGET, Condition, HeaderRules, Route, Stage
 from strangle_mw.core.patterns import PathPattern, PatternError, Template, parse_path, parse_template
 from strangle_mw.core.upstreams import UpstreamRegistry
@@ -27,7 +27,6 @@ from strangle_mw.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-STANDARD_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY")
 _STICKY = re.compile(r"user|cookie|(?:header|cookie|query):[^\s:;,=]+")
 _HOST = re.compile(
     r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\]"

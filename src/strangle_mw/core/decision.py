@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo, RespondWith
 from strangle_mw.core.messages import (
     CHUNKED,
+    STANDARD_METHODS,
     Header,
     Hygiene,
     Refused,
@@ -64,19 +65,20 @@ class Answer:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """The request goes upstream: `target` is path and query below the upstream's base path, `headers` all
-    but `Host` and `Transfer-Encoding`, `length` that of the body (see `messages.forward_headers`).
+class Forward(NamedTuple):
+    """The request goes upstream.
+
+    `target` is path and query below the upstream's base path, `headers` all but `Host` and
+    `Transfer-Encoding`, `length` that of the body (see `messages.forward_headers`).
     """
 
     route: CompiledRoute
-    action: ForwardTo = field(repr=False)
+    action: ForwardTo
     upstream: CompiledUpstream
     target: bytes
     headers: list[Header]
     length: int
-    head: RequestHead = field(repr=False)
+    head: RequestHead
 
 
 Decision = Legacy | Reject | Answer | Forward
@@ -191,7 +193,7 @@ def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead) -> Decisio
 def _forward(snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead) -> Decision:
     if head.method == "CONNECT":
         return Reject(405, "connect")
-    if not is_token(head.method.encode("latin-1", "replace")):
+    if head.method not in STANDARD_METHODS and not is_token(head.method.encode("latin-1", "replace")):
         return Reject(400, "bad-method")
     rewrite = action.rewrite
     path = rewrite.apply(route, head.path)

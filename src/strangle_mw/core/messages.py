@@ -8,7 +8,7 @@ spelling, drop ambiguous spellings, then the route's rules, then ours, last.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -27,6 +27,8 @@ CHUNKED = -1
 UNDECLARED = -2
 """HTTP/2 and later: a body may follow although no field says so; its first event tells."""
 
+STANDARD_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY"))
+
 is_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 """RFC 9110 section 5.6.2; methods and field names."""
 _is_length = re.compile(rb"[0-9]{1,18}").fullmatch
@@ -35,7 +37,8 @@ _LEGAL_IN_VALUE = b"\t" + bytes(b for b in range(0x20, 256) if b != 0x7F)  # noq
 # What may stand in a target that is sent on: no blanks, controls, fragment (RFC 9112 section 3.2).
 _LEGAL_IN_TARGET = bytes(b for b in range(0x21, 256) if b not in (0x7F, 0x23))
 
-_PASS, _DROP, _LENGTH, _CODING, _HOST, _CONNECTION, _VIA, _FORWARDING = range(8)
+# What is done with a field: those up to _VIA cross, those from _LENGTH on say something to us.
+_PASS, _LENGTH, _VIA, _CODING, _HOST, _CONNECTION, _FORWARDING, _DROP = range(8)
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
@@ -106,7 +109,7 @@ class RequestHead:
         values = [v.strip() for n, v in self.headers if n == wanted]
         return b", ".join(values).decode("latin-1") if values else None
 
-    @cached_property
+    @property
     def raw_host(self) -> bytes:
         """The authority that the client asked for, as it came."""
         return self.authority or next((v.strip() for n, v in self.headers if n == b"host"), b"")
@@ -184,6 +187,10 @@ class Hygiene:
     hop_marker: bytes
     allowed: frozenset[bytes] = frozenset()
     trusted: frozenset[str] | TrustedPeers = frozenset()
+    via: Header = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "via", (b"via", b"1.1 " + self.hop_marker))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,39 +224,57 @@ def forward_headers(
     """
     kept: list[Header] = []
     values: list[bytes] = []
-    marks: dict[int, list[bytes]] = {}
-    inbound: list[Header] = []
+    marked: list[tuple[int, Header]] = []
     for header in head.headers:
         name, value = header
         values.append(value)
         action = _ACTIONS.get(name)
+        if action == _PASS:
+            kept.append(header)
+            continue
         if action is None:
             lower = name.lower()
             action = _classify(lower, lower in hygiene.allowed)
             header = (lower, value)  # noqa: PLW2901 - servers give lower-case names, nearly all of them
-        if action == _PASS:
+        if action <= _VIA:
             kept.append(header)
-        elif action == _FORWARDING:
-            inbound.append(header)
-        elif action != _DROP:
-            marks.setdefault(action, []).append(value)
-            if action in (_LENGTH, _VIA):
-                kept.append(header)
+        if action:
+            marked.append((action, header))
     if b"".join(values).translate(None, _LEGAL_IN_VALUE):
         raise Refused(400, "bad-header")
-    length = _framing(marks, head.http_version)
-    _check_host(marks.get(_HOST, ()), head.authority)
-    if any(hygiene.hop_marker in v for v in marks.get(_VIA, ())):
-        raise Refused(508, "loop")
-    if _CONNECTION in marks and (nominated := nominated_names(marks[_CONNECTION]) - _UNNOMINATABLE):
-        kept = [h for h in kept if h[0] not in nominated]
-        inbound = [h for h in inbound if h[0] not in nominated]
+    kept, inbound, length, host = _weigh(marked, kept, head, hygiene)
     if plan is not NO_RULES:
         kept = plan.apply(kept)
-    ours = _forwarding(head.peer, head.raw_host, head.scheme, prefix)
+    ours = _forwarding(head.peer, host, head.scheme, prefix)
     kept.extend(_append(inbound, ours) if inbound and head.peer in hygiene.trusted else ours)
-    kept.append((b"via", b"1.1 " + hygiene.hop_marker))
+    kept.append(hygiene.via)
     return kept, length
+
+
+def _weigh(
+    marked: Iterable[tuple[int, Header]], kept: list[Header], head: RequestHead, hygiene: Hygiene
+) -> tuple[list[Header], list[Header], int, bytes]:
+    """Act on the headers that say something to us: `(kept, the client's forwarding headers, length, host)`."""
+    hosts: list[bytes] = []
+    connection: tuple[bytes, ...] = ()
+    framing: list[Header] = []
+    inbound: list[Header] = []
+    for action, header in marked:
+        if action == _HOST:
+            hosts.append(header[1])
+        elif action == _CONNECTION:
+            connection += (header[1],)
+        elif action in (_LENGTH, _CODING):
+            framing.append(header)
+        elif action == _FORWARDING:
+            inbound.append(header)
+        elif action == _VIA and hygiene.hop_marker in header[1]:
+            raise Refused(508, "loop")
+    host = _one_host(hosts, head.authority)
+    if connection and (nominated := nominated_names(connection)):
+        kept = [h for h in kept if h[0] not in nominated]
+        inbound = [h for h in inbound if h[0] not in nominated]
+    return kept, inbound, _length(framing, head.http_version), host
 
 
 @lru_cache(maxsize=2048)
@@ -280,29 +305,36 @@ _ACTIONS: Mapping[bytes, int] = {
 }
 
 
-def nominated_names(connection: Iterable[bytes]) -> set[bytes]:
-    """Return the field names that `Connection` lists, close and keep-alive aside, in lower case."""
+@lru_cache(maxsize=256)
+def nominated_names(connection: tuple[bytes, ...]) -> frozenset[bytes]:
+    """Return the field names that `Connection` headers list, in lower case, but those nobody may remove."""
     tokens = {t.strip().lower() for value in connection for t in value.split(b",")}
-    return tokens - {b"", b"close", b"keep-alive"}
+    return frozenset(tokens - {b"", b"close", b"keep-alive"} - _UNNOMINATABLE)
 
 
-def _framing(marks: Mapping[int, Sequence[bytes]], http_version: str) -> int:
+def _length(framing: Sequence[Header], http_version: str) -> int:
     """Read the one framing of the body, or refuse (RFC 9112 section 6.3)."""
-    lengths, codings = marks.get(_LENGTH, ()), marks.get(_CODING, ())
-    if not lengths and not codings:
+    if not framing:
         return UNDECLARED if http_version >= "2" else 0
-    if len(lengths) + len(codings) > 1 or (codings and codings[0].strip().lower() != b"chunked"):
-        raise Refused(400, "bad-framing")
-    if codings:
-        return CHUNKED
-    if not _is_length(lengths[0]):
-        raise Refused(400, "bad-framing")
-    return int(lengths[0])
+    if len(framing) == 1:
+        name, value = framing[0]
+        if name == b"content-length" and _is_length(value):
+            return int(value)
+        if name == b"transfer-encoding" and value.strip().lower() == b"chunked":
+            return CHUNKED
+    raise Refused(400, "bad-framing")
 
 
-def _check_host(hosts: Sequence[bytes], authority: bytes) -> None:
-    if len(hosts) > 1 or not all(_is_host(h.strip()) for h in (*hosts, authority)):
+def _one_host(hosts: Sequence[bytes], authority: bytes) -> bytes:
+    """Return the authority that was asked for, or refuse (RFC 9112 section 3.2)."""
+    if len(hosts) > 1 or not all(map(_usable_host, (*hosts, authority))):
         raise Refused(400, "bad-host")
+    return authority or (hosts[0].strip() if hosts else b"")
+
+
+@lru_cache(maxsize=1024)
+def _usable_host(host: bytes) -> bool:
+    return _is_host(host.strip()) is not None
 
 
 @lru_cache(maxsize=1024)
@@ -351,27 +383,31 @@ def answer_headers(headers: Iterable[Header], status: int, plan: HeaderPlan = NO
     """
     kept: list[Header] = []
     values: list[bytes] = []
-    connection: list[bytes] = []
-    bare = status in (204, 304)
-    for raw_name, value in headers:
-        name = raw_name.lower()
+    connection: tuple[bytes, ...] = ()
+    for name, value in headers:
         values.append(value)
-        if name == b"connection":
-            connection.append(value)
-        elif not _dropped_from_answer(name) and not (bare and name == b"content-length"):
-            kept.append((name, value))
+        known = _answer_name(name)
+        if known is not None:
+            kept.append((known, value))
+        elif name.lower() == b"connection":
+            connection += (value,)
     if b"".join(values).translate(None, _LEGAL_IN_VALUE):
         raise ForwardError("head", "control bytes in a header of the answer", request_sent=True)
-    if connection and (nominated := nominated_names(connection) - _UNNOMINATABLE):
+    if connection and (nominated := nominated_names(connection)):
         kept = [h for h in kept if h[0] not in nominated]
+    if status in (204, 304):
+        kept = [h for h in kept if h[0] != b"content-length"]
     return plan.apply(kept) if plan is not NO_RULES else kept
 
 
 @lru_cache(maxsize=2048)
-def _dropped_from_answer(name: bytes) -> bool:
+def _answer_name(name: bytes) -> bytes | None:
+    """Return a field's name in lower case, or None if it does not cross."""
     if not is_token(name):
         raise ForwardError("head", "a header of the answer has no valid name", request_sent=True)
-    return name in HOP_BY_HOP or name in (b"date", b"server") or name.startswith(b"strangle-")
+    name = name.lower()
+    dropped = name in HOP_BY_HOP or name in (b"date", b"server") or name.startswith(b"strangle-")
+    return None if dropped else name
 
 
 def problem(status: int, reason: str, request_id: str) -> tuple[list[Header], bytes]:

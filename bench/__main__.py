@@ -1,0 +1,173 @@
+"""The command: measure what was asked for, print tables, write JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import decide, default, forward, servers, wrk
+from bench.options import HEADERS, Options, related
+from bench.processes import CPUS, LOAD_CPUS, SERVER_CPUS
+from bench.report import Progress
+from bench.routers import ROUTERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.report import Table
+
+PACKAGES = (
+    *("strangle-mw", "httptools", "uvicorn", "gunicorn", "aiohttp"),
+    *("httpx2", "urllib3", "werkzeug", "starlette", "django"),
+)
+BUSY = 0.5
+
+
+def main() -> int:
+    """Run the command; 0 if every row was measured, 1 if one failed, 2 if something needed is missing."""
+    args = _arguments()
+    options = Options(
+        seconds=args.seconds,
+        rounds=args.rounds,
+        connections=args.connections,
+        threads=args.threads,
+        headers=args.headers,
+        only=tuple(args.only),
+    )
+    if problem := _problem(options):
+        print(problem, file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped
+    os.sched_setaffinity(0, LOAD_CPUS)
+    facts = _facts()
+    print("\n".join(_headline(facts)), end="\n\n")
+    tables = []
+    for table in _measure(options):
+        tables.append(table)
+        print(table.markdown() if args.markdown else table.text(), end="\n\n", flush=True)
+    if args.json:
+        args.json.write_text(
+            json.dumps({"machine": facts, "tables": [_data(table) for table in tables]}, indent=1)
+        )
+    return int(any(table.failed for table in tables))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m bench", description="Measure strangle-mw beside its peers.")
+    add = parser.add_argument
+    add("--seconds", type=_positive, default=2, help="load of one server in one round (default 2)")
+    add("--rounds", type=_positive, default=5, help="how often every peer is measured, in turn (default 5)")
+    add("--connections", type=_positive, default=32, help="concurrent connections of the load (default 32)")
+    add("--threads", type=_positive, default=4, help="threads of gunicorn's worker (default 4)")
+    add("--headers", choices=sorted(HEADERS), default="browser", help="request headers (default browser)")
+    add("--only", action="append", default=[], metavar="NAME", help="decide, forward/asgi, ...; repeatable")
+    add("--json", type=Path, metavar="FILE", help="also write every round to a file")
+    add("--markdown", action="store_true", help="print Markdown tables")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _problem(options: Options) -> str:
+    """Say what stands in the way, and the remedy."""
+    names = _names()
+    for one in options.only:
+        if not any(related(name, one) for name in names):
+            return f"--only {one}: there is no such row; there are:\n  " + "\n  ".join(names)
+    if not any(options.wants(name) for name in (default.NAME, forward.NAME)):
+        return ""
+    missing = [
+        name for name, place in ((wrk.WRK, wrk.WRK), ("nginx", servers.NGINX)) if not shutil.which(place)
+    ]
+    remedy = f"on Debian or Ubuntu: apt-get install {' '.join(missing)}"
+    return f"not installed: {' and '.join(missing)} ({remedy})" if missing else ""
+
+
+def _names() -> list[str]:
+    groups = [
+        f"{group.name}/{peer}"
+        for group in (*default.GROUPS, *default.CALLS, *forward.GROUPS)
+        for peer in group.peers
+    ]
+    return [f"{decide.NAME}/{router.name}" for router in ROUTERS] + groups
+
+
+def _measure(options: Options) -> Iterator[Table]:
+    progress = Progress()
+    with tempfile.TemporaryDirectory(prefix="strangle-bench-") as name:
+        for table in (
+            decide.measure(options, progress),
+            default.measure(options, progress, Path(name)),
+            forward.measure(options, progress, Path(name)),
+        ):
+            progress.clear()
+            if table is not None:
+                yield table
+
+
+def _facts() -> dict[str, Any]:
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "kernel": platform.release(),
+        "processor": _processor(),
+        "cpus": CPUS,
+        "server_cpus": sorted(SERVER_CPUS),
+        "load_cpus": sorted(LOAD_CPUS),
+        "load_average": os.getloadavg()[0],
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine()
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _headline(facts: dict[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+    lines = [
+        f"{facts['python']}, Linux {facts['kernel']}, {facts['processor']}",
+        f"servers on CPU {facts['server_cpus']}, load and nginx on CPU {facts['load_cpus']}",
+        versions,
+    ]
+    if SERVER_CPUS == LOAD_CPUS:
+        lines.append("WARNING: one CPU only: servers and load disturb each other, trust no number.")
+    if facts["load_average"] > BUSY:
+        lines.append(
+            f"WARNING: load average {facts['load_average']:.1f} at the start: the machine is not idle."
+        )
+    return lines
+
+
+def _data(table: Table) -> dict[str, Any]:
+    return {"title": table.title, "notes": table.notes, "rows": table.data}
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

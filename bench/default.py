@@ -1,0 +1,85 @@
+"""Added CPU of the default route: requests that no route names, handed to the wrapped app untouched.
+
+Beside it nginx as the facade in front of the same app; what nginx adds is the CPU of its own worker.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from bench import calls, servers, wrk
+from bench.paths import misses
+from bench.payload import LEGACY
+from bench.report import Table
+from bench.rounds import Peer, run
+from bench.served import COLUMNS, DIRECT, OURS, Group, Site, describe, fill
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bench.options import Options
+    from bench.processes import Running
+    from bench.report import Progress
+    from bench.rounds import Series
+
+NAME = "default"
+ROUTES = 10_000
+HOP = "nginx-hop"
+GROUPS = (
+    Group(f"{NAME}/asgi", "uvicorn", (DIRECT, OURS, HOP), {HOP: 1 / 8}, most=2.0),
+    Group(f"{NAME}/wsgi", "gunicorn gthread", (DIRECT, OURS, HOP), most=5.0),
+)
+CALLS = (
+    Group(f"{NAME}/call-asgi", "ASGI call", (DIRECT, OURS)),
+    Group(f"{NAME}/call-wsgi", "WSGI call", (DIRECT, OURS)),
+)
+
+
+def measure(options: Options, progress: Progress, folder: Path) -> Table | None:
+    """Measure the bare app, the wrapped one and the hop behind both servers; None if nothing is wanted."""
+    wanted = [group for group in (*GROUPS, *CALLS) if group.wanted(options)]
+    if not wanted:
+        return None
+    title = f"default: CPU microseconds per request that a table of {ROUTES:,} routes does not name"
+    table = Table(title, COLUMNS, notes=[describe(options)])
+    table.notes.append(
+        f"'added' of {OURS} is its CPU above 'direct', the bare app, paired by round;"
+        f" CPU and 'added' of the {HOP} are those of nginx's worker alone."
+        " 'call': the app called in this process, without a server."
+    )
+    script = wrk.write_script(folder, NAME, misses(ROUTES))
+    site = Site(folder, script, misses(ROUTES)[0], 9, ROUTES, options.threads)
+    for group in wanted:
+        _group(table, group, site, options, progress)
+    return table
+
+
+def _group(table: Table, group: Group, site: Site, options: Options, progress: Progress) -> None:
+    if group in CALLS:
+        series = calls.measure(group, ROUTES, options, progress)
+    else:
+        series = run([_peer(site, group, name) for name in group.wanted(options)], options, progress)
+
+    def added(name: str) -> list[float]:
+        one = _one(series, group, name)
+        return one.column("cpu") if name == HOP else one.above(_one(series, group, DIRECT))
+
+    fill(table, group, series, added)
+
+
+def _peer(site: Site, group: Group, name: str) -> Peer:
+    if name != HOP:
+        return site.peer(group, name, LEGACY)
+
+    @contextmanager
+    def start() -> Iterator[Running]:
+        with site.start(group, DIRECT, LEGACY) as app, servers.hop(site.folder, app) as running:
+            yield running
+
+    return Peer(f"{group.name}/{name}", start, site.script)
+
+
+def _one(series: dict[str, Series], group: Group, name: str) -> Series:
+    return series[f"{group.name}/{name}"]

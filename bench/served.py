@@ -1,0 +1,127 @@
+"""What the two measurements over servers share: groups of peers, their rows, their targets, their table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench import library, servers
+from bench.processes import BenchError
+from bench.report import Table, at_most, ratio, spread
+from bench.rounds import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from bench.options import Options
+    from bench.processes import Running
+    from bench.rounds import Series
+
+OURS = "strangle-mw"
+DIRECT = "direct"
+COLUMNS = ["server", "peer", "CPU us", "added us", "ours / this", "requests/s", "p50 us", "p99 us", "target"]
+NOISE = 0.05
+"""Share of the server's CPU that others may take before a row says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Peers behind one server: `name` is `measurement/interface`, `limits` are those of ours / peer."""
+
+    name: str
+    label: str
+    peers: tuple[str, ...]
+    limits: dict[str, float] = field(default_factory=dict)
+    most: float | None = None
+    """Microseconds that ours may add."""
+
+    def wanted(self, options: Options) -> list[str]:
+        """Return the peers that `--only` leaves; the baseline comes with any other."""
+        left = [peer for peer in self.peers if options.wants(f"{self.name}/{peer}")]
+        return [peer for peer in self.peers if left and (peer == DIRECT or peer in left)]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where servers of one measurement run: their folder, the question to prove them with, the upstream."""
+
+    folder: Path
+    script: Path
+    path: str
+    upstream: int
+    routes: int
+    threads: int
+
+    def peer(self, group: Group, name: str, expect: bytes) -> Peer:
+        """Return a row whose server is uvicorn or gunicorn with one of our apps."""
+        return Peer(f"{group.name}/{name}", partial(self.start, group, name, expect), self.script)
+
+    def start(self, group: Group, name: str, expect: bytes) -> AbstractContextManager[Running]:
+        """Start uvicorn or gunicorn with the app of this name."""
+        if name == OURS and (problem := library.problem()):
+            raise BenchError(problem)
+        env = {"BENCH_UPSTREAM": str(self.upstream), "BENCH_ROUTES": str(self.routes)}
+        if group.name.endswith("asgi"):
+            return servers.uvicorn(self.folder, name, self.path, expect, env)
+        return servers.gunicorn(self.folder, name, self.path, expect, env, threads=self.threads)
+
+
+def fill(table: Table, group: Group, series: dict[str, Series], added: Callable[[str], list[float]]) -> None:
+    """Add the rows of a group; `added` says what a peer adds, round by round."""
+    ours = f"{group.name}/{OURS}"
+    mine = median(added(OURS)) if ours in series and series[ours].samples else None
+    for name, one in series.items():
+        peer = name.rpartition("/")[2]
+        extra = [] if peer == DIRECT or one.error else added(peer)
+        table.rows.append(_row(group, one, peer, extra, mine))
+        table.data.append({**asdict(one), "added": extra})
+        table.failed |= bool(one.error)
+    table.notes.extend(_remarks(series))
+
+
+def _row(group: Group, series: Series, peer: str, added: list[float], ours: float | None) -> list[str]:
+    if series.error:
+        return [group.label, peer, *"------", "FAILED"]
+    share = ours / median(added) if ours is not None and added and peer != OURS else None
+    return [
+        group.label,
+        peer,
+        spread(series.column("cpu")),
+        spread(added) if added else "-",
+        "-" if share is None else ratio(share),
+        *(_whole(series.median(what)) for what in ("per_second", "p50", "p99")),
+        _target(group, peer, added, share),
+    ]
+
+
+def _whole(value: float) -> str:
+    return f"{value:,.0f}" if value else "-"
+
+
+def _target(group: Group, peer: str, added: list[float], share: float | None) -> str:
+    if peer == OURS and group.most is not None and added:
+        return at_most(median(added), group.most, f"adds <= {group.most:g} us")
+    if peer in group.limits:
+        text = f"ours / this <= {ratio(group.limits[peer])}"
+        return text if share is None else at_most(share, group.limits[peer], text)
+    return ""
+
+
+def _remarks(series: dict[str, Series]) -> Iterator[str]:
+    yield from (f"{name} FAILED: {one.error}" for name, one in series.items() if one.error)
+    worst = {name: max(one.column("others"), default=0.0) for name, one in series.items()}
+    loud = ", ".join(f"{name} {share:.0%}" for name, share in worst.items() if share > NOISE)
+    if loud:
+        yield f"NOT QUIET: others used the server's CPU, at worst: {loud}."
+
+
+def describe(options: Options) -> str:
+    """Return how the load was made."""
+    return (
+        f"wrk, {options.connections} connections, {options.seconds} s a round, {options.rounds} rounds,"
+        f" '{options.headers}' headers; median (least..greatest). CPU: the server process, all threads."
+    )
