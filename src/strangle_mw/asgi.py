@@ -12,8 +12,8 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
-from strangle_mw.core.exchange import Fail
-from strangle_mw.core.messages import CHUNKED, UNDECLARED, RequestHead, answer_headers
+from strangle_mw.core.hygiene import CHUNKED, UNDECLARED, answer_headers
+from strangle_mw.core.messages import RequestHead
 from strangle_mw.engine import CLIENT_GONE, Engine, log
 from strangle_mw.errors import ForwardError
 
@@ -70,13 +70,14 @@ class ASGIStrangler:
         root = scope.get("root_path")
         if root and not path.startswith(root):
             path = root + path  # servers differ; the root path is part of the path (design section 3.4)
-        decision = prepare(
-            self.engine.snapshot, scope["method"], scope.get("raw_path") or None, path, scope, _READER
-        )
+        raw = scope.get("raw_path") or None
+        decision = prepare(self.engine.snapshot, scope["method"], raw, path, scope, _READER)
         if decision is LEGACY:
             await self.app(scope, receive, send)
+        elif isinstance(decision, Forward):
+            await self._forward(decision, receive, send)
         else:
-            await self._act(decision, scope["method"], receive, send)
+            await self._answer(decision, scope["method"], send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -85,43 +86,45 @@ class ASGIStrangler:
             if scope["type"] == "lifespan":
                 await self.engine.aclose(asyncio.get_running_loop())
 
-    async def _act(self, decision: Decision, method: str, receive: Receive, send: Send) -> None:
-        if isinstance(decision, Forward):
-            await self._forward(decision, receive, send)
-        elif isinstance(decision, Answer):
+    async def _answer(self, decision: Decision, method: str, send: Send) -> None:
+        if isinstance(decision, Answer):
             await _respond(send, decision.status, decision.headers, decision.body)
         elif isinstance(decision, Reject):
             headers, body = self.engine.failure(method, decision.status, decision.reason)
             await _respond(send, decision.status, headers, body)
 
     async def _forward(self, forward: Forward, receive: Receive, send: Send) -> None:
-        client = _Client(receive, forward, self.engine.snapshot.settings.max_body)
+        client = _Client(receive)
+        answer: AsyncAnswer | None = None
         try:
-            final = await self._converse(forward, client)
-            if isinstance(final, Fail):
-                await self._fail(forward, final.error, send)
-            else:
-                await _relay(forward, final.answer, send)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not client.gone or task is None or task.uncancel():
-                raise
-            log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
-        finally:
-            await client.aclose()
-
-    async def _converse(self, forward: Forward, client: _Client) -> Any:
-        """Perform the effects of `core.exchange` with asyncio."""
-        try:
-            body, length = await client.body()
+            answer = await self._converse(forward, client)
+            headers = answer_headers(answer.headers, answer.status, forward.action.response_headers)
+            client.answered = True
+            await _relay(answer, headers, send)
         except ForwardError as exc:
-            return Fail(exc)
+            if exc.status == CLIENT_GONE:
+                log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
+            elif client.answered:
+                raise
+            else:
+                await self._fail(forward, exc, send)
+        finally:
+            if answer is not None:
+                answer.close()
+            if client.busy:
+                await client.aclose()
+
+    async def _converse(self, forward: Forward, client: _Client) -> AsyncAnswer:
+        """Perform the effects of `core.exchange` with asyncio."""
+        body: bytes | AsyncIterator[bytes] = b""
+        length = forward.length
+        if length:
+            body, length = await client.body(length, self.engine.snapshot.settings.max_body)
         pool = self.engine.async_pool(forward.upstream, asyncio.get_running_loop())
         head = self.engine.serialize(forward, length)
-        timeout = forward.action.timeout or forward.upstream.declared.timeout
         conversation = self.engine.begin(forward, replayable=isinstance(body, bytes))
+        effect = next(conversation)
         try:
-            effect = next(conversation)
             while True:
                 try:
                     answer = await pool.send(
@@ -129,7 +132,7 @@ class ASGIStrangler:
                         body,
                         method=forward.head.method,
                         chunked=length == CHUNKED,
-                        timeout=timeout,
+                        timeout=forward.action.timeout or forward.upstream.declared.timeout,
                         fresh=effect.fresh,
                         on_slow=client.watch,
                     )
@@ -138,14 +141,11 @@ class ASGIStrangler:
                 else:
                     effect = conversation.send(answer)
         except StopIteration as stop:
-            return stop.value
+            return stop.value  # type: ignore[no-any-return]
         finally:
             conversation.close()
 
     async def _fail(self, forward: Forward, error: ForwardError, send: Send) -> None:
-        if error.status == CLIENT_GONE:
-            log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
-            return
         detail = f"upstream {forward.upstream.name!r}: {error}"
         reason, route = f"upstream-{error.stage}", forward.route.name
         headers, body = self.engine.failure(forward.head.method, error.status, reason, route, detail)
@@ -157,47 +157,43 @@ async def _respond(send: Send, status: int, headers: Any, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _relay(forward: Forward, answer: AsyncAnswer, send: Send) -> None:
+async def _relay(answer: AsyncAnswer, headers: list[Header], send: Send) -> None:
     """Give the answer to the client as it comes; a cut one ends in an exception, never cleanly (P6)."""
-    try:
-        headers: list[Header] = answer_headers(answer.headers, answer.status, forward.action.response_headers)
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        body, complete = answer.take(), answer.complete
-        while True:
-            await send({"type": "http.response.body", "body": body, "more_body": not complete})
-            if complete:
-                return
-            body = await answer.read()
-            complete = not body or answer.complete
-    finally:
-        answer.close()
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    body, complete = answer.take(), answer.complete
+    while True:
+        await send({"type": "http.response.body", "body": body, "more_body": not complete})
+        if complete:
+            return
+        body = await answer.read()
+        complete = not body or answer.complete
 
 
 class _Client:
     """The other end of one forwarded request: its body, and whether it is still there."""
 
-    def __init__(self, receive: Receive, forward: Forward, max_body: int | None) -> None:
-        self._receive = receive
-        self._length = forward.length
-        self._limit = max_body
-        self._task = asyncio.current_task()
-        self._watcher: asyncio.Task[None] | None = None
-        self._stream: AsyncGenerator[bytes, None] | None = None
-        self._reading = False
-        self.gone = False
+    # Most requests need none of these; what is not set costs nothing.
+    answered = busy = False
+    _reading = False
+    _limit: int | None = None
+    _watcher: asyncio.Task[None] | None = None
+    _stream: AsyncGenerator[bytes, None] | None = None
+    _later: Callable[[ForwardError], None] | None = None
 
-    async def body(self) -> tuple[bytes | AsyncIterator[bytes], int]:
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+
+    async def body(self, length: int, max_body: int | None) -> tuple[bytes | AsyncIterator[bytes], int]:
         """Return the body, whole if it is small, and its length as it will be framed."""
-        if self._length == 0:
-            return b"", 0
-        if 0 < self._length <= REPLAY_LIMIT:
-            return b"".join([chunk async for chunk in self._chunks(self._length)]), self._length
-        if self._length == UNDECLARED:
+        self._limit = max_body
+        if 0 < length <= REPLAY_LIMIT:
+            return b"".join([chunk async for chunk in self._chunks(length)]), length
+        if length == UNDECLARED:
             return await self._undeclared()
-        return self._streamed(self._chunks(self._length)), self._length
+        return self._streamed(self._chunks(length)), length
 
     def _streamed(self, chunks: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-        self._reading = True
+        self._reading = self.busy = True
         self._stream = chunks
         return chunks
 
@@ -215,7 +211,7 @@ class _Client:
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ForwardError("send", "the client left", status=CLIENT_GONE, request_sent=True)
+                raise _gone()
             chunk, more = message.get("body", b""), message.get("more_body", False)
             count += len(chunk)
             if self._limit is not None and count > self._limit:
@@ -227,18 +223,24 @@ class _Client:
             if chunk:
                 yield chunk
         self._reading = False
+        if self._later is not None:
+            self.watch(self._later)
 
-    def watch(self) -> None:
-        """Start looking out for the client's leaving; called when an exchange takes its time."""
-        if self._watcher is None and not self._reading:
-            self._watcher = asyncio.get_running_loop().create_task(self._wait_for_disconnect())
+    def watch(self, fail: Callable[[ForwardError], None]) -> None:
+        """Start looking out for the client's leaving; called when an exchange takes its time.
 
-    async def _wait_for_disconnect(self) -> None:
+        `fail` ends the exchange: whoever waits for the upstream then gets the error.
+        """
+        if self._reading:
+            self._later = fail
+        else:
+            self.busy = True
+            self._watcher = asyncio.get_running_loop().create_task(self._wait_for_disconnect(fail))
+
+    async def _wait_for_disconnect(self, fail: Callable[[ForwardError], None]) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
-        if self._task is not None:
-            self._task.cancel()
+        fail(_gone())
 
     async def aclose(self) -> None:
         if self._watcher is not None:
@@ -252,3 +254,7 @@ async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenera
         yield first
         async for chunk in rest:
             yield chunk
+
+
+def _gone() -> ForwardError:
+    return ForwardError("send", "the client left", status=CLIENT_GONE, request_sent=True)

@@ -24,8 +24,8 @@ import msgspec
 
 from strangle_mw.core.compile import RouteCompiler
 from strangle_mw.core.decision import Snapshot
+from strangle_mw.core.hygiene import Hygiene, TrustedPeers
 from strangle_mw.core.lint import duplicate_names, slow_regexes, ties, unreachable
-from strangle_mw.core.messages import Hygiene, TrustedPeers
 from strangle_mw.core.model import Route, Settings, TableOptions, Upstream
 from strangle_mw.core.routing import RouteTable
 from strangle_mw.errors import ConfigError, Problem

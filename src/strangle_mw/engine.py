@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from strangle_mw.config import load
 from strangle_mw.core.exchange import exchange
-from strangle_mw.core.messages import CHUNKED, problem
+from strangle_mw.core.hygiene import CHUNKED
+from strangle_mw.core.messages import problem
 from strangle_mw.transports.h1 import serialize_head
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from strangle_mw.config import Source
     from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.decision import Forward, Snapshot
-    from strangle_mw.core.exchange import Fail, Relay, Send
+    from strangle_mw.core.exchange import Send
     from strangle_mw.core.messages import Header
     from strangle_mw.core.model import Settings
     from strangle_mw.transports.asyncio_pool import AsyncPool
@@ -67,7 +68,7 @@ class Engine:
         """Put another snapshot in force for requests that start from now on."""
         self.snapshot = snapshot
 
-    def begin(self, forward: Forward, *, replayable: bool) -> Generator[Send, Any, Relay[Any] | Fail]:
+    def begin(self, forward: Forward, *, replayable: bool) -> Generator[Send, Any, Any]:
         """Start the conversation that forwards one request."""
         return exchange(forward.head.method, replayable=replayable)
 
@@ -78,10 +79,11 @@ class Engine:
         host = endpoint.authority
         if upstream.declared.host == "preserve":
             host = forward.head.raw_host or host
-        headers: list[Header] = [(b"host", host), *forward.headers]
+        fields = forward.fields
         if length == CHUNKED:
-            headers.append((b"transfer-encoding", b"chunked"))
-        return serialize_head(forward.head.method.encode("latin-1"), endpoint.base + forward.target, headers)
+            fields = b"transfer-encoding: chunked\r\n" + fields
+        method = forward.head.method.encode("latin-1")
+        return serialize_head(method, endpoint.base, forward.target, host, fields)
 
     def async_pool(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> AsyncPool:
         """Return the pool to an upstream for one event loop."""

@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.core.decision import LEGACY, Answer, Forward, prepare
-from strangle_mw.core.exchange import Fail
-from strangle_mw.core.messages import CHUNKED, UNDECLARED, RequestHead, answer_headers
+from strangle_mw.core.hygiene import CHUNKED, UNDECLARED, answer_headers
+from strangle_mw.core.messages import RequestHead
 from strangle_mw.engine import CLIENT_GONE, Engine, log
 from strangle_mw.errors import ForwardError
 
@@ -102,30 +102,22 @@ class WSGIStrangler:
 
     def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         body = _Body(environ, forward.length, self.engine.snapshot.settings.max_body)
-        final = self._converse(forward, body)
-        if not isinstance(final, Fail):
-            try:
-                return _relay(forward, final.answer, start_response)
-            except ForwardError as exc:
-                final = Fail(exc)
-        error = final.error
-        detail = f"upstream {forward.upstream.name!r}: {error}"
-        reason, route = f"upstream-{error.stage}", forward.route.name
-        headers, text = self.engine.failure(forward.head.method, error.status, reason, route, detail)
-        return _respond(start_response, error.status, headers, text)
-
-    def _converse(self, forward: Forward, body: _Body) -> Any:
-        """Perform the effects of `core.exchange`, blocking."""
         try:
-            content, length = body.read()
-        except ForwardError as exc:
-            return Fail(exc)
+            return _relay(forward, self._converse(forward, body), start_response)
+        except ForwardError as error:
+            detail = f"upstream {forward.upstream.name!r}: {error}"
+            reason, route = f"upstream-{error.stage}", forward.route.name
+            headers, text = self.engine.failure(forward.head.method, error.status, reason, route, detail)
+            return _respond(start_response, error.status, headers, text)
+
+    def _converse(self, forward: Forward, body: _Body) -> BlockingAnswer:
+        """Perform the effects of `core.exchange`, blocking."""
+        content, length = body.read()
         pool = self.engine.blocking_pool(forward.upstream)
         head = self.engine.serialize(forward, length)
-        timeout = forward.action.timeout or forward.upstream.declared.timeout
         conversation = self.engine.begin(forward, replayable=isinstance(content, bytes))
+        effect = next(conversation)
         try:
-            effect = next(conversation)
             while True:
                 try:
                     answer = pool.send(
@@ -133,7 +125,7 @@ class WSGIStrangler:
                         content,
                         method=forward.head.method,
                         chunked=length == CHUNKED,
-                        timeout=timeout,
+                        timeout=forward.action.timeout or forward.upstream.declared.timeout,
                         fresh=effect.fresh,
                     )
                 except ForwardError as exc:
@@ -141,7 +133,7 @@ class WSGIStrangler:
                 else:
                     effect = conversation.send(answer)
         except StopIteration as stop:
-            return stop.value
+            return stop.value  # type: ignore[no-any-return]
         finally:
             conversation.close()
 

@@ -5,21 +5,18 @@ import json
 import pytest
 
 from strangle_mw import HeaderRules
-from strangle_mw.core.messages import (
+from strangle_mw.core.hygiene import (
     CHUNKED,
     HOP_BY_HOP,
     UNDECLARED,
     HeaderPlan,
     Hygiene,
-    Refused,
-    RequestHead,
     TrustedPeers,
     answer_headers,
-    check_target,
     forward_headers,
-    normalize_host,
-    problem,
+    read_fields,
 )
+from strangle_mw.core.messages import Refused, RequestHead, check_target, normalize_host, problem
 from strangle_mw.errors import ForwardError
 
 MARKER = b"strangle-0123"
@@ -36,7 +33,10 @@ HOST = (b"host", b"h.example")
 def sent(*headers, rules=None, allowed=(), trusted=frozenset(), peer="192.0.2.1", prefix=b"", version="1.1"):
     head = RequestHead("POST", b"/", b"", [HOST, *headers], "https", peer, http_version=version)
     hygiene = Hygiene(MARKER, frozenset(allowed), trusted)
-    return forward_headers(head, hygiene, HeaderPlan.compile(rules or HeaderRules()), prefix)
+    fields, length = forward_headers(head, hygiene, HeaderPlan.compile(rules or HeaderRules()), prefix)
+    kept = read_fields(fields)
+    assert fields == b"".join(b"%b: %b\r\n" % h for h in kept) + b"\r\n"
+    return kept, length
 
 
 def passed(*headers, **more):
@@ -167,6 +167,13 @@ def test_rules_run_after_hygiene_and_before_ours():
     headers = [(b"x-set", b"old"), (b"x-add", b"1"), (b"x-gone", b"1"), (b"connection", b"x-set")]
     kept, _ = sent(*headers, rules=rules)
     assert kept == [(b"x-add", b"1"), (b"x-set", b"new"), (b"x-add", b"2"), *OURS]
+
+
+@pytest.mark.parametrize(
+    "header", [(b"x%b", b"1"), (b"x%", b"%b%s"), (b"x", b": "), (b"x", b"a: b"), (b"x:"[:1], b"")]
+)
+def test_odd_but_legal_headers_arrive_as_they_came(header):
+    assert passed((b"accept", b"1"), header) == [(b"accept", b"1"), header]
 
 
 FRAMINGS = [

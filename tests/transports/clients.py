@@ -57,13 +57,13 @@ class Client(Protocol):
 
 
 def request_head(body: object, method: str, *, chunked: bool) -> bytes:
-    fields = [(b"Host", b"scripted")]
+    fields = b""
     if isinstance(body, bytes):
         if body:
-            fields.append((b"Content-Length", b"%d" % len(body)))
+            fields = b"Content-Length: %d\r\n" % len(body)
     elif chunked:
-        fields.append((b"Transfer-Encoding", b"chunked"))
-    return serialize_head(method.encode(), b"/", fields)
+        fields = b"Transfer-Encoding: chunked\r\n"
+    return serialize_head(method.encode(), b"", b"/", b"scripted", fields + b"\r\n")
 
 
 def read_all(answer: Answer) -> bytes:

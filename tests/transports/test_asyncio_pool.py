@@ -390,7 +390,7 @@ def test_slow_exchanges_are_noticed_once(*, answered: bool) -> None:
     noticed = threading.Event()
     calls = []
 
-    def on_slow() -> None:
+    def on_slow(_fail: object) -> None:
         calls.append(asyncio.get_running_loop())
         noticed.set()
 
@@ -404,14 +404,51 @@ def test_slow_exchanges_are_noticed_once(*, answered: bool) -> None:
     run(ScriptedUpstream([head(), send(early), wait(noticed), send(late), *SERVE]), test)
 
 
+@pytest.mark.parametrize("answered", [False, True])
+def test_whoever_watches_may_end_a_slow_exchange(*, answered: bool) -> None:
+    gone = ForwardError("send", "client gone", status=499, request_sent=True)
+
+    async def test(pool: AsyncPool) -> None:
+        with pytest.raises(ForwardError) as caught:
+            await fetch(pool, on_slow=lambda fail: fail(gone))
+        assert caught.value is gone
+        assert (pool.in_flight, pool.idle) == (0, 0)
+
+    early = [send(OK[:-2])] if answered else []
+    run(ScriptedUpstream([head(), *early, until_gone()]), test)
+
+
+def test_ending_an_exchange_too_late_leaves_the_next_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio_connection, "SLOW", 0.0)
+    ends: list[Callable[[ForwardError], None]] = []
+    noticed, asked, go = threading.Event(), threading.Event(), threading.Event()
+
+    def on_slow(fail: Callable[[ForwardError], None]) -> None:
+        ends.append(fail)
+        noticed.set()
+
+    async def test(pool: AsyncPool) -> None:
+        assert await fetch(pool, on_slow=on_slow) == b"ok"
+        ends[0](ForwardError("send", "client gone"))
+        assert pool.idle == 1
+        task = asyncio.create_task(fetch(pool))
+        await until(asked.is_set)
+        ends[0](ForwardError("send", "client gone"))
+        go.set()
+        assert await task == b"ok"
+
+    script = [head(), wait(noticed), send(OK), head(), tell(asked), wait(go), send(OK), until_gone()]
+    run(ScriptedUpstream(script), test)
+
+
 def test_an_exchange_that_has_ended_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio_connection, "SLOW", 0.02)
     noticed = threading.Event()
     wrong: list[str] = []
 
     async def test(pool: AsyncPool) -> None:
-        assert await fetch(pool, on_slow=lambda: wrong.append("first")) == b"ok"
-        assert await fetch(pool, on_slow=noticed.set) == b"ok"
+        assert await fetch(pool, on_slow=lambda _: wrong.append("first")) == b"ok"
+        assert await fetch(pool, on_slow=lambda _: noticed.set()) == b"ok"
         assert noticed.is_set()
 
     run(ScriptedUpstream([head(), send(OK), head(), wait(noticed), send(OK), until_gone()]), test)
@@ -430,7 +467,7 @@ def test_quick_exchanges_share_a_timer() -> None:
 
         loop.call_at = counted  # type: ignore[method-assign, assignment]
         for _ in range(400):
-            await fetch(pool, on_slow=lambda: None)
+            await fetch(pool, on_slow=lambda _: None)
         assert len(made) < 100
 
     run(ScriptedUpstream(SERVE), test)

@@ -68,12 +68,8 @@ def bytewise(data: bytes) -> list[bytes]:
 
 
 def test_a_head_is_written_as_given() -> None:
-    head = serialize_head(b"GET", b"/a%2Fb?x=1", [(b"Host", b"h"), (b"X-Empty", b""), (b"host", b"\xff")])
-    assert head == b"GET /a%2Fb?x=1 HTTP/1.1\r\nHost: h\r\nX-Empty: \r\nhost: \xff\r\n\r\n"
-
-
-def test_a_head_without_fields_has_no_extra_line() -> None:
-    assert serialize_head(b"GET", b"/", []) == b"GET / HTTP/1.1\r\n\r\n"
+    head = serialize_head(b"GET", b"/base", b"/a%2Fb?x=1", b"h", b"x-empty: \r\nx: \xff\r\n\r\n")
+    assert head == b"GET /base/a%2Fb?x=1 HTTP/1.1\r\nhost: h\r\nx-empty: \r\nx: \xff\r\n\r\n"
 
 
 def test_chunks() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import select
+import ssl
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+import trustme
 from tests.transports.clients import BlockingClient, fetch, upstream
 from tests.transports.upstream import (
     PATIENCE,
@@ -18,19 +21,21 @@ from tests.transports.upstream import (
     close,
     forever,
     head,
+    reset,
     send,
     tell,
     until_gone,
 )
 
+from strangle_mw.core.model import Tls
 from strangle_mw.errors import ForwardError
 from strangle_mw.transports.h1 import serialize_head
+from strangle_mw.transports.thread_connection import Connection
 from strangle_mw.transports.thread_pool import BlockingPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import pytest
+    from pathlib import Path
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SERVE = [forever(head(), send(OK))]
@@ -43,7 +48,7 @@ def echo(peer: Peer) -> None:
 
 
 def ask(pool: BlockingPool, target: bytes) -> bytes:
-    head = serialize_head(b"GET", target, [(b"Host", b"h")])
+    head = serialize_head(b"GET", b"", target, b"h", b"\r\n")
     answer = pool.send(head, b"", method="GET", chunked=False, timeout=PATIENCE)
     try:
         data = answer.take()
@@ -150,6 +155,35 @@ def test_without_poll_select_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fetch(client) == (200, b"ok")
         assert server.connections == 2
         client.close()
+
+
+@pytest.mark.parametrize("content", [b"abc", [b"abc"]])
+def test_a_connection_that_breaks_at_the_write_is_stale(
+    monkeypatch: pytest.MonkeyPatch, content: bytes | list[bytes]
+) -> None:
+    """The end comes after every look at the socket, and before the write."""
+    ended = threading.Event()
+    with ScriptedUpstream([head(), send(OK), reset(), tell(ended)]) as server:
+        client = BlockingClient(server.endpoint, upstream())
+        fetch(client)
+        assert ended.wait(PATIENCE)
+        monkeypatch.setattr(Connection, "_ready", lambda _self, _seconds, *, write: (False, write))
+        with pytest.raises(ForwardError) as caught:
+            client.send(content, method="POST", chunked=False)
+        assert (caught.value.stage, caught.value.request_sent, caught.value.stale) == ("send", True, True)
+
+
+def test_tls_tickets_are_not_unexpected_bytes(tmp_path: Path) -> None:
+    root = trustme.CA()
+    root.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    root.issue_cert("localhost").configure_cert(context)
+    with ScriptedUpstream(SERVE, context=context) as server:
+        pool = BlockingPool(server.endpoint, upstream(tls=Tls(ca=str(tmp_path / "ca.pem"))))
+        connection = pool._connect()
+        assert select.select([connection._sock], [], [], PATIENCE)[0], "no ticket came"
+        assert connection.alive()
+        connection.close()
 
 
 def test_asyncio_and_ssl_stay_out() -> None:

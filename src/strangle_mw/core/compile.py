@@ -18,7 +18,8 @@ from strangle_mw.core.compiled import (
     Rewrite,
     Test,
 )
-from strangle_mw.core.messages import HOP_BY_HOP, STANDARD_METHODS, HeaderPlan, is_token, normalize_host
+from strangle_mw.core.hygiene import HOP_BY_HOP, HeaderPlan
+from strangle_mw.core.messages import STANDARD_METHODS, is_token, normalize_host
 from strangle_mw.core.model import LEGACY_TARGET, Condition, HeaderRules, Route, Stage
 from strangle_mw.core.patterns import PathPattern, PatternError, Template, parse_path, parse_template
 from strangle_mw.core.upstreams import UpstreamRegistry

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Sequence
 
-    from strangle_mw.core.messages import HeaderPlan, RequestHead
+    from strangle_mw.core.hygiene import HeaderPlan
+    from strangle_mw.core.messages import RequestHead
     from strangle_mw.core.model import Condition, Endpoint, Route, Stage, Upstream
     from strangle_mw.core.patterns import PathPattern, Template
 

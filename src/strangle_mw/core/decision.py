@@ -11,16 +11,14 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo, RespondWith
+from strangle_mw.core.hygiene import Hygiene, forward_headers, read_fields
 from strangle_mw.core.messages import (
-    CHUNKED,
     STANDARD_METHODS,
     Header,
-    Hygiene,
     Refused,
     RequestHead,
+    check_method,
     check_target,
-    forward_headers,
-    is_token,
 )
 from strangle_mw.core.model import Settings, Stage, TableOptions
 from strangle_mw.core.paths import is_plain, neutralize_slashes, readings, request_path, requote
@@ -29,7 +27,7 @@ from strangle_mw.core.routing import NEEDS_HEAD, RouteTable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from strangle_mw.core.compiled import CompiledUpstream, Rewrite
+    from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.errors import Problem
 
 BASIS_POINTS = 10_000
@@ -68,17 +66,22 @@ class Answer:
 class Forward(NamedTuple):
     """The request goes upstream.
 
-    `target` is path and query below the upstream's base path, `headers` all but `Host` and
-    `Transfer-Encoding`, `length` that of the body (see `messages.forward_headers`).
+    `target` is path and query below the upstream's base path; `fields` are the headers as they are written,
+    all but `Host` and `Transfer-Encoding`; `length` is that of the body (see `messages.forward_headers`).
     """
 
     route: CompiledRoute
     action: ForwardTo
     upstream: CompiledUpstream
     target: bytes
-    headers: list[Header]
+    fields: bytes
     length: int
     head: RequestHead
+
+    @property
+    def headers(self) -> list[Header]:
+        """The headers as a list, for upstreams that are not reached by HTTP/1.1."""
+        return read_fields(self.fields)
 
 
 Decision = Legacy | Reject | Answer | Forward
@@ -128,8 +131,9 @@ def prepare(
         if found is None:
             return LEGACY
         head = reader.head(source, target, b"")
-        route = snapshot.table.match_plain(text, method, head) if found is NEEDS_HEAD else found
-        return _act(snapshot, route, head) if isinstance(route, CompiledRoute) else LEGACY
+        if found is NEEDS_HEAD:
+            found = snapshot.table.match_plain(text, method, head)
+        return _act(snapshot, found, head, plain=True) if isinstance(found, CompiledRoute) else LEGACY
     path, authority = request_path(raw, decoded.encode(reader.encoding, "surrogateescape"))
     if _no_reading_has_a_route(snapshot.table, path, method):
         return LEGACY
@@ -149,9 +153,14 @@ def _prepare_carefully(snapshot: Snapshot, path: bytes, head: RequestHead) -> De
     """Decide on a request whose path could be read in more than one way."""
     found = snapshot.table.match(path, head.method, head)
     route = found if isinstance(found, CompiledRoute) and is_active(found) else None
-    if not is_plain(path) and not _one_reading(snapshot.table, path, head, route):
-        return Reject(400, "ambiguous-path") if snapshot.options.ambiguous == "reject" else LEGACY
-    return LEGACY if route is None else _act(snapshot, route, head)
+    plain = is_plain(path) is not None
+    if not plain and not _one_reading(snapshot.table, path, head, route):
+        return _ambiguous(snapshot)
+    return LEGACY if route is None else _act(snapshot, route, head, plain=plain)
+
+
+def _ambiguous(snapshot: Snapshot) -> Decision:
+    return Reject(400, "ambiguous-path") if snapshot.options.ambiguous == "reject" else LEGACY
 
 
 def _one_reading(table: RouteTable, path: bytes, head: RequestHead, route: CompiledRoute | None) -> bool:
@@ -175,13 +184,13 @@ def _as_data(route: CompiledRoute | None, path: bytes) -> bytes:
     return b"/".join(segments)
 
 
-def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead) -> Decision:
+def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead, *, plain: bool) -> Decision:
     action = route.action
     if action is None or route.stage is Stage.LEGACY:
         return LEGACY
     try:
         if isinstance(action, ForwardTo):
-            return _forward(snapshot, route, action, head)
+            return _forward(snapshot, route, action, head, plain=plain)
         if isinstance(action, RedirectTo):
             return _redirect(route, action, head)
         body = b"" if head.method == "HEAD" else action.body
@@ -190,26 +199,26 @@ def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead) -> Decisio
         return Reject(refused.status, refused.reason)
 
 
-def _forward(snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead) -> Decision:
-    if head.method == "CONNECT":
-        return Reject(405, "connect")
-    if head.method not in STANDARD_METHODS and not is_token(head.method.encode("latin-1", "replace")):
-        return Reject(400, "bad-method")
+def _forward(
+    snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead, *, plain: bool
+) -> Decision:
+    if head.method not in STANDARD_METHODS:
+        check_method(head.method)
     rewrite = action.rewrite
-    path = rewrite.apply(route, head.path)
-    if not is_plain(path) and not _inside(rewrite, route, head.path):
-        return Reject(400, "ambiguous-path") if snapshot.options.ambiguous == "reject" else LEGACY
-    target = path + b"?" + head.query if head.query else path
-    check_target(target)
-    headers, length = forward_headers(head, snapshot.hygiene, action.request_headers, rewrite.prefix)
+    target = path = rewrite.apply(route, head.path)
+    if path is not head.path:
+        plain = is_plain(path) is not None
+    if not plain and not rewrite.stays_inside(rewrite.apply(route, _as_data(route, head.path))):
+        return _ambiguous(snapshot)
+    if head.query:
+        target = path + b"?" + head.query
+    if not plain or head.query:
+        check_target(target)
+    fields, length = forward_headers(head, snapshot.hygiene, action.request_headers, rewrite.prefix)
     if snapshot.settings.max_body is not None and length > snapshot.settings.max_body:
         return Reject(413, "body-too-large")
     upstream = action.upstreams[0] if len(action.upstreams) == 1 else _share(snapshot, route, action, head)
-    return Forward(route, action, upstream, target, headers, length, head)
-
-
-def _inside(rewrite: Rewrite, route: CompiledRoute, path: bytes) -> bool:
-    return rewrite.stays_inside(rewrite.apply(route, _as_data(route, path)))
+    return Forward(route, action, upstream, target, fields, length, head)
 
 
 def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> Decision:
@@ -253,7 +262,6 @@ def sticky_key(sources: Sequence[str], head: RequestHead) -> str | None:
 
 
 __all__ = [
-    "CHUNKED",
     "LEGACY",
     "Answer",
     "Decision",

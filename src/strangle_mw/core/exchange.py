@@ -8,7 +8,7 @@ only perform the effects, blocking or not, and close the generator; they take no
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from strangle_mw.errors import ForwardError
 
@@ -28,36 +28,20 @@ class Send:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Relay(Generic[A]):
-    """Final: give the upstream's answer to the client."""
-
-    answer: A
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """Final: no answer can be had; tell the client so."""
-
-    error: ForwardError
-
-
 _SEND, _SEND_FRESH = Send(), Send(fresh=True)
 
 
-def exchange(method: str, *, replayable: bool) -> Generator[Send, A, Relay[A] | Fail]:
-    """Send one request at most once, but for one case (design section 4.2 rule 5, promise P14).
+def exchange(method: str, *, replayable: bool) -> Generator[Send, A, A]:
+    """Send one request at most once, but for one case; return the answer or raise the `ForwardError`.
 
     A *reused* connection that died before the first byte of the answer is replaced once, if the body can be
-    sent again and the upstream cannot have acted: nothing was written, or the method is safe. Every HTTP
-    client does this (RFC 9112 section 9.3.1); it repairs what keep-alive broke and is not a retry.
+    sent again and the upstream cannot have acted: nothing was written, or the method is safe (design section
+    4.2 rule 5, promise P14). Every HTTP client does this (RFC 9112 section 9.3.1); it repairs what
+    keep-alive broke and is not a retry.
     """
     try:
-        return Relay((yield _SEND))
+        return (yield _SEND)
     except ForwardError as exc:
         if not (exc.stale and replayable and (method in SAFE_METHODS or not exc.request_sent)):
-            return Fail(exc)
-    try:
-        return Relay((yield _SEND_FRESH))
-    except ForwardError as exc:
-        return Fail(exc)
+            raise
+    return (yield _SEND_FRESH)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -16,6 +17,9 @@ from strangle_mw.transports.h1 import LAST_CHUNK, MalformedError, ResponseParser
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    OnSlow = Callable[[Callable[[ForwardError], None]], None]
+    """Is told that an exchange takes its time, and how to end it with an error."""
 
 
 class Owner(Protocol):
@@ -39,6 +43,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_answered",
         "_began",
+        "_bulky",
         "_busy",
         "_deadline",
         "_error",
@@ -53,6 +58,7 @@ class Connection(asyncio.Protocol):
         "_timer",
         "_timer_at",
         "_transport",
+        "_turn",
         "_up",
         "_used",
         "_waiter",
@@ -61,6 +67,7 @@ class Connection(asyncio.Protocol):
     )
 
     _transport: asyncio.Transport
+    _bulky: bool
     _timeout: float
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -70,12 +77,13 @@ class Connection(asyncio.Protocol):
         self._up = self._busy = self._used = False
         self._sent = self._reading = True
         self._began = 0.0
+        self._turn = 0
         self._answered = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._on_slow: Callable[[], None] | None = None
+        self._on_slow: OnSlow | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._deadline = self._slow_at = inf
 
@@ -89,7 +97,7 @@ class Connection(asyncio.Protocol):
         method: str,
         chunked: bool,
         timeout: float,
-        on_slow: Callable[[], None] | None,
+        on_slow: OnSlow | None,
     ) -> asyncio.Future[None]:
         """Send a request; the future is done when the head of the answer is there, or an error.
 
@@ -99,10 +107,12 @@ class Connection(asyncio.Protocol):
             raise ForwardError("connect", "closed by the upstream")
         self.parser.start(method)
         self._busy = True
+        self._turn += 1
         self._on_slow = on_slow
         self._began = now = self.loop.time()
         self._slow_at = now + SLOW
         self._deadline = now + timeout
+        self._bulky = bool(body)
         waiter = self._waiter = self.loop.create_future()
         if isinstance(body, bytes):
             # One write: a second small one would wait for a delayed ACK (40 ms) where Nagle is on.
@@ -150,7 +160,7 @@ class Connection(asyncio.Protocol):
         """Go idle, if the connection is fit for another request."""
         if not (self._up and self._sent and self.parser.reusable):
             return False
-        if self._transport.get_write_buffer_size():
+        if self._bulky and self._transport.get_write_buffer_size():
             return False  # the answer came before the request had left
         self._busy = self._answered = False
         self._used = True
@@ -268,7 +278,12 @@ class Connection(asyncio.Protocol):
             self._began = 0.0
             call, self._on_slow = self._on_slow, None
             if call is not None:
-                call()
+                call(partial(self._fail_turn, self._turn))
+
+    def _fail_turn(self, turn: int, error: ForwardError) -> None:
+        """End that exchange; whoever kept this for too long may not hit the next one."""
+        if self._busy and turn == self._turn:
+            self.fail(error)
 
     def _time_out(self) -> None:
         if self._answered:
@@ -303,7 +318,8 @@ class Connection(asyncio.Protocol):
             if not waiter.done():
                 waiter.set_result(None)
         if parser.complete:
-            self._stop_sending()
+            if not self._sent:
+                self._stop_sending()
         elif parser.buffered > HIGH_WATER and self._reading:
             self._reading = False
             self._transport.pause_reading()

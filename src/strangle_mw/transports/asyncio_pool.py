@@ -15,9 +15,10 @@ from strangle_mw.transports.base import bulkhead_full, connect_failed, pool_clos
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from strangle_mw.core.model import Endpoint, Upstream
+    from strangle_mw.transports.asyncio_connection import OnSlow
     from strangle_mw.transports.h1 import Header
 
 
@@ -56,15 +57,15 @@ class AsyncPool:
         chunked: bool,
         timeout: float,  # noqa: ASYNC109 - kept by one coarse timer per connection
         fresh: bool = False,
-        on_slow: Callable[[], None] | None = None,
+        on_slow: OnSlow | None = None,
     ) -> AsyncAnswer:
         """Send one request and wait for the head of its answer.
 
         A streamed `body` is framed if `chunked`; it stays the caller's to close. `timeout` is in seconds
         from the end of the request to the head; while a body is sent it limits each wait for the upstream,
         and `idle_timeout` each wait for the body. `fresh` asks for a new connection. `on_slow` is called
-        once, about 0.25 s after the start, if the exchange still goes on. Raises `ForwardError`, and
-        whatever `body` raises; afterwards `body` is no longer being read.
+        once, about 0.25 s after the start, if the exchange still goes on, with a function that ends it with
+        an error. Raises `ForwardError`, and whatever `body` raises; then `body` is no longer being read.
         """
         if self._closed:
             raise pool_closed()

@@ -56,9 +56,12 @@ class _SurplusError(Exception):
     """Stops the parser at the first byte of a second answer."""
 
 
-def serialize_head(method: bytes, target: bytes, headers: Iterable[Header]) -> bytes:
-    """Write a request line, the fields and the empty line; the caller has validated all of them."""
-    return b"\r\n".join([b"%b %b HTTP/1.1" % (method, target), *map(b": ".join, headers), b"\r\n"])
+def serialize_head(method: bytes, base: bytes, target: bytes, host: bytes, fields: bytes) -> bytes:
+    """Write a request's head; the caller has validated all of it.
+
+    `fields` are those after `Host`, each with its line end, and the empty line.
+    """
+    return b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b" % (method, base, target, host, fields)
 
 
 def frame_chunk(data: bytes) -> bytes:

@@ -44,7 +44,7 @@ class Connection:
         """When the last exchange ended, by the monotonic clock in seconds."""
         self._sock = sock
         self._idle_timeout = idle_timeout
-        self._timeout = -1.0
+        self._timeout = sock.gettimeout() or 0.0
         self._used = self._answered = False
         self._sent = True
         self._broken: str | None = None
@@ -204,10 +204,10 @@ class Connection:
             self._sock.settimeout(seconds)
 
     def _ready(self, seconds: float, *, write: bool) -> tuple[bool, bool]:
-        """Wait until the socket is readable, or writable if asked for."""
-        pending = getattr(self._sock, "pending", None)
-        if pending is not None and pending():
-            return True, False
+        """Wait until the socket is readable, or writable if asked for.
+
+        TLS hides nothing from this: OpenSSL takes one record at a time, and `recv` asks for more than that.
+        """
         if not hasattr(select, "poll"):  # Windows
             readable, writable, _ = select.select([self._sock], [self._sock] if write else [], [], seconds)
             return bool(readable), bool(writable)
