@@ -38,9 +38,17 @@ def test_a_module_has_at_most_400_lines_and_says_what_lives_there(path):
 def test_public_names_have_docstrings(path):
     missing = []
     for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
-            members = [n for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)] if isinstance(node, ast.ClassDef) else []
-            hooks = isinstance(node, ast.ClassDef) and any(ast.unparse(b) in ("asyncio.Protocol", "Protocol") for b in node.bases)
+        if isinstance(
+            node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ) and not node.name.startswith("_"):
+            members = (
+                [n for n in node.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+                if isinstance(node, ast.ClassDef)
+                else []
+            )
+            hooks = isinstance(node, ast.ClassDef) and any(
+                ast.unparse(b) in ("asyncio.Protocol", "Protocol") for b in node.bases
+            )
             public = [] if hooks else [m for m in members if not m.name.startswith(("_", "on_"))]
             missing += [n.name for n in (node, *public) if not ast.get_docstring(n)]
     assert missing == []

@@ -6,7 +6,19 @@ import sys
 
 import pytest
 
-HEAVY = {"asyncio", "ssl", "socket", "http.client", "urllib.request", "email", "logging", "inspect", "tomllib", "sqlite3", "concurrent.futures"}
+HEAVY = {
+    "asyncio",
+    "ssl",
+    "socket",
+    "http.client",
+    "urllib.request",
+    "email",
+    "logging",
+    "inspect",
+    "tomllib",
+    "sqlite3",
+    "concurrent.futures",
+}
 
 
 def loaded(code):
@@ -31,7 +43,9 @@ ASGI = "import strangle_mw\nasync def app(scope, receive, send): ...\nstrangle_m
 WSGI = "import strangle_mw\ndef app(environ, start_response): ...\nstrangle_mw.strangle(app, [strangle_mw.Route('/a', to='http://m')])"
 
 
-@pytest.mark.parametrize(("code", "absent"), [(ASGI, {"ssl", "strangle_mw.wsgi"}), (WSGI, {"asyncio", "ssl", "strangle_mw.asgi"})])
+@pytest.mark.parametrize(
+    ("code", "absent"), [(ASGI, {"ssl", "strangle_mw.wsgi"}), (WSGI, {"asyncio", "ssl", "strangle_mw.asgi"})]
+)
 def test_each_driver_loads_only_its_own(code, absent):
     modules = loaded(code)
     # msgspec takes typing_extensions if it is there; httptools is compiled by Cython.

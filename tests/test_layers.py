@@ -22,7 +22,20 @@ LAYERS = [
     ["cli", "flask"],
 ]
 # What `core` may not touch, although it is in the standard library.
-IMPURE = {"socket", "ssl", "select", "selectors", "time", "threading", "asyncio", "logging", "os", "random", "secrets", "subprocess"}
+IMPURE = {
+    "socket",
+    "ssl",
+    "select",
+    "selectors",
+    "time",
+    "threading",
+    "asyncio",
+    "logging",
+    "os",
+    "random",
+    "secrets",
+    "subprocess",
+}
 
 
 def layer(module):
@@ -57,7 +70,9 @@ def test_imports_point_downwards(module):
         assert inside or same or layer(imported) < layer(module), f"{module} imports {imported}"
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith(("strangle_mw.core", "strangle_mw.errors"))])
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if m.startswith(("strangle_mw.core", "strangle_mw.errors"))]
+)
 def test_core_is_pure(module):
     for imported in imports(MODULES[module]):
         top = imported.split(".")[0]
@@ -80,7 +95,10 @@ def runtime_imports(path):
     """Yield the modules that are imported when the program runs, not those for type checkers."""
     tree = ast.parse(path.read_text("utf-8"))
     skipped = {
-        id(n) for i in ast.walk(tree) if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING" for n in ast.walk(i)
+        id(n)
+        for i in ast.walk(tree)
+        if isinstance(i, ast.If) and ast.unparse(i.test) == "TYPE_CHECKING"
+        for n in ast.walk(i)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and id(node) not in skipped:

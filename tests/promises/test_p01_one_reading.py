@@ -5,6 +5,7 @@ real servers, and the upstream is asked whether anything arrived.
 """
 
 import pytest
+
 from servers import request, talk
 
 ATTACKS = {

@@ -3,11 +3,11 @@
 import socket
 
 import pytest
+
 from echo import Echo
 from servers import connect, read_reply, request, talk
-from test_wsgi import call, environ, legacy
-
 from strangle_mw import Route, strangle
+from test_wsgi import call, environ, legacy
 
 
 @pytest.fixture
@@ -62,7 +62,10 @@ def test_redirects_of_the_upstream_are_not_followed(trap):
             sock, _ = listener.accept()
             with sock:
                 sock.recv(65536)
-                sock.sendall(b"HTTP/1.1 302 Found\r\nLocation: %s/x\r\nContent-Length: 0\r\n\r\n" % trap.address.encode())
+                sock.sendall(
+                    b"HTTP/1.1 302 Found\r\nLocation: %s/x\r\nContent-Length: 0\r\n\r\n"
+                    % trap.address.encode()
+                )
 
         thread = threading.Thread(target=answer)
         thread.start()

@@ -7,6 +7,7 @@ the same, dates aside; the app says in its answer everything that it was given.
 import re
 
 import pytest
+
 from servers import SERVERS, connect, serve
 
 REQUESTS = {
@@ -32,7 +33,10 @@ REQUESTS = {
 def pair(request, echo):
     """The same server twice: bare and strangled."""
     module = "drivers.strangled"
-    with serve(request.param, module) as bare, serve(request.param, module, STRANGLE_TEST_UPSTREAM=echo.address) as strangled:
+    with (
+        serve(request.param, module) as bare,
+        serve(request.param, module, STRANGLE_TEST_UPSTREAM=echo.address) as strangled,
+    ):
         yield bare, strangled
 
 

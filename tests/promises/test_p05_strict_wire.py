@@ -6,6 +6,7 @@ Whatever a client sends through whichever server: the upstream gets a well-forme
 import re
 
 import pytest
+
 from servers import connect, read_reply, request, talk
 
 HOSTILE = {

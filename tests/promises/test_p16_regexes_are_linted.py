@@ -14,7 +14,10 @@ def taken(route, path):
     return any(c.refused is None for c in explain(load([route]), "GET", path).candidates)
 
 
-@pytest.mark.parametrize(("path", "fits"), [("/re/12", True), ("/re/12x", False), ("/x/re/12", False), ("/re/12%0a", False), ("/re/%D9%A1", False)])
+@pytest.mark.parametrize(
+    ("path", "fits"),
+    [("/re/12", True), ("/re/12x", False), ("/x/re/12", False), ("/re/12%0a", False), ("/re/%D9%A1", False)],
+)
 def test_a_regex_matches_the_whole_path_and_ascii_only(path, fits):
     assert taken(Route(regex=r"/re/\d+", to=M), path) is fits
 
@@ -30,7 +33,9 @@ def test_a_hostile_path_is_bounded():
     assert not taken(route, "/" + "a" * MAX_REGEX_PATH)
 
 
-@pytest.mark.parametrize("route", [Route(regex="(", to=M), Route("/a", headers={"X": Condition(regex="[")}, to=M)])
+@pytest.mark.parametrize(
+    "route", [Route(regex="(", to=M), Route("/a", headers={"X": Condition(regex="[")}, to=M)]
+)
 def test_a_broken_regex_does_not_load(route):
     with pytest.raises(ConfigError, match="regex-syntax"):
         load([route])

@@ -4,11 +4,11 @@ import asyncio
 import logging
 
 import pytest
+
+from strangle_mw import Route, strangle
 from test_asgi import Client, http, legacy
 from test_wsgi import call, environ
 from test_wsgi import legacy as wsgi_legacy
-
-from strangle_mw import Route, strangle
 
 SECRETS = ("s3cret", "t0ken", "pa55")
 ROUTES = [Route("/m/*", to="http://127.0.0.1:1")]
@@ -21,7 +21,13 @@ def told(caplog):
 @pytest.mark.parametrize("path", ["/m/x", "/m/../x", "/m/%0a%1b[31m"])
 def test_wsgi(caplog, path):
     caplog.set_level(logging.DEBUG)
-    asked = environ(path, RAW_URI=path, QUERY_STRING="token=t0ken", HTTP_AUTHORIZATION="Basic s3cret", HTTP_COOKIE="a=pa55")
+    asked = environ(
+        path,
+        RAW_URI=path,
+        QUERY_STRING="token=t0ken",
+        HTTP_AUTHORIZATION="Basic s3cret",
+        HTTP_COOKIE="a=pa55",
+    )
     call(strangle(wsgi_legacy, ROUTES), asked)
     assert "127.0.0.1" in told(caplog) or "400" in told(caplog)
     assert not any(s in told(caplog) for s in SECRETS)

@@ -1,6 +1,7 @@
 """P23: our own answers redirect nobody, reflect nothing, are not stored, and show no address or exception."""
 
 import pytest
+
 from servers import request, talk
 
 MARK = "r3flected"
@@ -13,7 +14,9 @@ ASKED = {
 
 @pytest.mark.parametrize("target", ASKED.values(), ids=ASKED)
 def test_errors(server, target):
-    reply = talk(server, request("GET", target, [("X-Request-ID", MARK), ("X-A", MARK)], host=f"{MARK}.example"))
+    reply = talk(
+        server, request("GET", target, [("X-Request-ID", MARK), ("X-A", MARK)], host=f"{MARK}.example")
+    )
     assert reply.status in (400, 502, 504)
     assert reply.header("content-type") == "application/problem+json"
     assert reply.header("cache-control") == "no-store"

@@ -6,10 +6,10 @@ A server may refuse a request itself or hang up; what we hand on must not fail i
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from servers import connect, read_reply, request, talk
-from test_wsgi import call, environ, legacy
 
+from servers import connect, read_reply, request, talk
 from strangle_mw import Route, strangle
+from test_wsgi import call, environ, legacy
 
 TARGETS = [
     b"/m/" + b"a/" * 2000, b"/m/" + b"%2e%2e/" * 500, b"/m/" + b"\xff" * 50, b"/m/%ff%fe", b"/m/?" + b"a=b&" * 1500, b"*", b"m", b"?",
@@ -35,12 +35,16 @@ def alive(server):
     assert talk(server, request("GET", "/m/canary")).json()["line"] == "GET /m/canary HTTP/1.1"
 
 
-@pytest.mark.parametrize("method", [b"GET", b"POST", b"HEAD", b"OPTIONS", b"CONNECT", b"TRACE", b"get", b"X" * 100])
+@pytest.mark.parametrize(
+    "method", [b"GET", b"POST", b"HEAD", b"OPTIONS", b"CONNECT", b"TRACE", b"get", b"X" * 100]
+)
 @pytest.mark.parametrize("part", ["target", "header"])
 def test_hostile_requests(server, method, part):
     for hostile in TARGETS if part == "target" else HEADERS:
         target, header = (hostile, b"X: 1") if part == "target" else (b"/m/x", hostile)
-        status = attempt(server, b"%b %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n%b\r\n\r\n" % (method, target, header))
+        status = attempt(
+            server, b"%b %b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n%b\r\n\r\n" % (method, target, header)
+        )
         assert status != 500, hostile
     alive(server)
 
@@ -60,6 +64,12 @@ texts = st.text(st.characters(max_codepoint=255), max_size=30)
     )
 )  # fmt: skip
 def test_any_environ_ends_in_an_answer(found):
-    app = strangle(legacy, [Route("/m/*", to="http://127.0.0.1:1"), Route("/c", cookies={"a": "1"}, hosts=["*.x"], to="http://127.0.0.1:1")])
+    app = strangle(
+        legacy,
+        [
+            Route("/m/*", to="http://127.0.0.1:1"),
+            Route("/c", cookies={"a": "1"}, hosts=["*.x"], to="http://127.0.0.1:1"),
+        ],
+    )
     status = int(call(app, {**environ(), **found}).status.split(" ")[0])
     assert status in (299, 400, 405, 411, 413, 502, 503, 504)

@@ -123,7 +123,10 @@ def half_close() -> Step:
     """Send an end of stream, and go on reading."""
 
     def step(peer: Peer) -> None:
-        peer.sock.shutdown(socket.SHUT_WR)
+        try:
+            peer.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # the client was faster
+            raise GoneError from None
 
     return step
 

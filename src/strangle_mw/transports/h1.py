@@ -15,12 +15,7 @@ RFC 9112 does not is refused here; each rule was found by experiment with httpto
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import httptools
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 Header = tuple[bytes, bytes]
 
