@@ -40,7 +40,7 @@ def run(tmp_path, monkeypatch):
 def test_check_good(run):
     result = run("check", "strangle.toml")
     assert result.exit_code == 0
-    assert result.stdout == "ok strangle.toml: 2 routes, 1 upstreams\n"
+    assert result.stdout == "ok strangle.toml: 2 routes, 1 upstream\n"
 
 
 def test_check_bad_tells_every_problem(run):

@@ -21,7 +21,7 @@ from strangle_mw.inspection import as_table, explain, rows
 from strangle_mw.interface import detect_interface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Sequence, Sized
 
     from strangle_mw.core.decision import Snapshot
 
@@ -61,7 +61,7 @@ def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], st
     try:
         snapshot = load(file)
         warnings += snapshot.warnings
-        summary = f"{len(snapshot.table.routes)} routes, {len(snapshot.upstreams)} upstreams"
+        summary = f"{_count(snapshot.table.routes, 'route')}, {_count(snapshot.upstreams, 'upstream')}"
     except ConfigError as exc:
         problems += exc.problems
     if app is not None:
@@ -86,6 +86,10 @@ def _interface(name: str) -> str:
     return detect_interface(app)
 
 
+def _count(found: Sized, noun: str) -> str:
+    return f"{len(found)} {noun}{'' if len(found) == 1 else 's'}"
+
+
 def _plain(problems: Iterable[Problem]) -> list[dict[str, str]]:
     return [asdict(p) for p in problems]
 
@@ -96,7 +100,7 @@ def _tell(file: str, problems: Sequence[Problem], warnings: Sequence[Problem], s
     for warning in warnings:
         click.echo(click.style("warning ", fg="yellow") + str(warning))
     if problems:
-        click.echo(f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", err=True)
+        click.echo(f"{file}: {_count(problems, 'problem')}", err=True)
     else:
         click.echo(click.style("ok ", fg="green") + f"{file}: {summary}")
 
