@@ -19,7 +19,6 @@ from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
     from strangle_mw.core.decision import Decision
-    from strangle_mw.core.messages import Header
     from strangle_mw.transports.asyncio_pool import AsyncAnswer
 
 Scope = MutableMapping[str, Any]
@@ -96,16 +95,21 @@ class ASGIStrangler:
     async def _forward(self, forward: Forward, receive: Receive, send: Send) -> None:
         client = _Client(receive)
         answer: AsyncAnswer | None = None
+        started = False
         try:
             answer = await self._converse(forward, client)
             headers = answer_headers(answer.headers, answer.status, forward.action.response_headers)
-            client.answered = True
-            await _relay(answer, headers, send)
+            body, complete = answer.take(), answer.complete
+            started = True
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body, "more_body": not complete})
+            if not complete:
+                await _relay(answer, send)
         except ForwardError as exc:
             if exc.status == CLIENT_GONE:
                 log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
-            elif client.answered:
-                raise
+            elif started:
+                raise  # the server then cuts the connection: an answer never ends cleanly before its end (P6)
             else:
                 await self._fail(forward, exc, send)
         finally:
@@ -157,23 +161,20 @@ async def _respond(send: Send, status: int, headers: Any, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _relay(answer: AsyncAnswer, headers: list[Header], send: Send) -> None:
-    """Give the answer to the client as it comes; a cut one ends in an exception, never cleanly (P6)."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    body, complete = answer.take(), answer.complete
-    while True:
-        await send({"type": "http.response.body", "body": body, "more_body": not complete})
-        if complete:
-            return
+async def _relay(answer: AsyncAnswer, send: Send) -> None:
+    """Give the rest of the answer to the client as it comes."""
+    complete = False
+    while not complete:
         body = await answer.read()
         complete = not body or answer.complete
+        await send({"type": "http.response.body", "body": body, "more_body": not complete})
 
 
 class _Client:
     """The other end of one forwarded request: its body, and whether it is still there."""
 
     # Most requests need none of these; what is not set costs nothing.
-    answered = busy = False
+    busy = False
     _reading = False
     _limit: int | None = None
     _watcher: asyncio.Task[None] | None = None

@@ -120,6 +120,14 @@ class _Group:
         if not pattern.names and is_plain(text.encode("utf-8", "replace")):
             self.exact[text] = node.leaf
 
+    def first_segments(self) -> Mapping[str, object] | None:
+        """Return what every path with a route here starts with; None if that cannot be told.
+
+        With it most requests of the default route end at their first segment.
+        """
+        root = self.root
+        return None if root.ranked or root.below is not None or self.regexes.routes else root.literals
+
     def find(self, text: str, segments: Sequence[str], method: str, head: RequestHead | None) -> Found:
         found = _search(self.root, segments, 1, method, head)
         if found is None and self.regexes.routes:
@@ -205,7 +213,17 @@ class RouteTable:
     before the request's host is looked for.
     """
 
-    __slots__ = ("_any", "_depth", "_everything", "_exact", "_hosts", "_loose_slash", "_wildcards", "routes")
+    __slots__ = (
+        "_any",
+        "_depth",
+        "_everything",
+        "_exact",
+        "_first",
+        "_hosts",
+        "_loose_slash",
+        "_wildcards",
+        "routes",
+    )
 
     def __init__(self, routes: Sequence[CompiledRoute], *, loose_slash: bool = False) -> None:
         self.routes = tuple(routes)
@@ -217,6 +235,7 @@ class RouteTable:
         hosted = bool(self._hosts or self._wildcards)
         self._everything = _Group(routes) if hosted else None
         self._exact = {} if hosted else self._any.exact
+        self._first = (self._everything or self._any).first_segments()
 
     def _grouped(self) -> tuple[Mapping[str, _Group], Mapping[str, _Group]]:
         members: dict[str, list[CompiledRoute]] = {}
@@ -234,7 +253,10 @@ class RouteTable:
         leaf = self._exact.get(text)
         if leaf is not None and (found := _choose(leaf.get(method), head)) is not None:
             return found
-        return self._find(text, text.split("/", self._depth), method, head)
+        segments = text.split("/", self._depth)
+        if self._first is not None and segments[1] not in self._first:
+            return None
+        return self._find(text, segments, method, head)
 
     def match(self, path: bytes, method: str, head: RequestHead | None = None) -> Found:
         """Find the route for any raw path, decoding each segment once; `NEEDS_HEAD` as `match_plain`."""
