@@ -167,6 +167,7 @@ def test_a_connection_that_breaks_at_the_write_is_stale(
         client = BlockingClient(server.endpoint, upstream())
         fetch(client)
         assert ended.wait(PATIENCE)
+        monkeypatch.setattr(Connection, "alive", lambda _self: True)
         monkeypatch.setattr(Connection, "_ready", lambda _self, _seconds, *, write: (False, write))
         with pytest.raises(ForwardError) as caught:
             client.send(content, method="POST", chunked=False)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
+import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,7 @@ class Connection:
         "_broken",
         "_error",
         "_idle_timeout",
+        "_kernel",
         "_sent",
         "_sock",
         "_timeout",
@@ -44,7 +47,10 @@ class Connection:
         """When the last exchange ended, by the monotonic clock in seconds."""
         self._sock = sock
         self._idle_timeout = idle_timeout
-        self._timeout = sock.gettimeout() or 0.0
+        self._timeout = 0.0
+        self._kernel = _keeps_time(sock)
+        if self._kernel:
+            sock.settimeout(None)
         self._used = self._answered = False
         self._sent = True
         self._broken: str | None = None
@@ -93,7 +99,12 @@ class Connection:
     def alive(self) -> bool:
         """Whether an idle connection has seen neither an end nor bytes that nobody asked for."""
         try:
+            if self._kernel:
+                self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                return False
             return not self._ready(0.0, write=False)[0] or self._receive_now() is None
+        except BlockingIOError:
+            return True
         except OSError:
             return False
 
@@ -107,7 +118,7 @@ class Connection:
         """Send all; tells whether that worked: if not, an answer may have come before."""
         try:
             self._sock.sendall(data)
-        except TimeoutError as exc:
+        except (TimeoutError, BlockingIOError) as exc:
             raise self._failure("timed out", status=504) from exc
         except OSError as exc:
             self._broken = lost(exc)
@@ -132,13 +143,22 @@ class Connection:
                 return False
             if writable:
                 try:
-                    view = view[self._sock.send(view) :]
+                    view = view[self._send_some(view) :]
                 except OSError as exc:
                     self._broken = lost(exc)
                     return False
             elif not readable:
                 raise self._failure("timed out", status=504)
         return True
+
+    def _send_some(self, view: memoryview) -> int:
+        """Send what fits now."""
+        if not self._kernel:
+            return self._sock.send(view)
+        try:
+            return self._sock.send(view, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
 
     def _hear(self) -> bool:
         """Look at what came while sending; tells whether to stop: for an answer, not for a 1xx."""
@@ -165,7 +185,7 @@ class Connection:
     def _receive(self) -> None:
         try:
             data = self._sock.recv(HIGH_WATER)
-        except TimeoutError as exc:
+        except (TimeoutError, BlockingIOError) as exc:
             raise self._failure("timed out", status=504) from exc
         except OSError as exc:
             raise self._failure(self._broken or lost(exc), ended=True) from exc
@@ -201,7 +221,10 @@ class Connection:
             raise self._failure("timed out", status=504)
         if seconds != self._timeout:
             self._timeout = seconds
-            self._sock.settimeout(seconds)
+            if self._kernel:
+                _set_kernel_timeout(self._sock, seconds)
+            else:
+                self._sock.settimeout(seconds)
 
     def _ready(self, seconds: float, *, write: bool) -> tuple[bool, bool]:
         """Wait until the socket is readable, or writable if asked for.
@@ -225,6 +248,26 @@ class Connection:
             stale=ended and self._used and not self.parser.started,
         )
         return self._error
+
+
+def _keeps_time(sock: socket.socket) -> bool:
+    """Tell whether the kernel can limit the waits on this socket.
+
+    Python's own time limits cost a `poll` before every call. gevent's sockets and TLS need them; the layout
+    of the kernel's is that of POSIX systems with 64 bits.
+    """
+    return type(sock) is socket.socket and socket.socket.__module__ == "socket" and _HAS_KERNEL_TIMEOUTS
+
+
+_HAS_KERNEL_TIMEOUTS = sys.platform in ("linux", "darwin") and sys.maxsize > 2**32
+
+
+def _set_kernel_timeout(sock: socket.socket, seconds: float) -> None:
+    """Limit each `send` and `recv` (socket(7)); afterwards they fail with EAGAIN."""
+    micros = max(1, round(seconds * 1e6))
+    limit = struct.pack("@qq", *divmod(micros, 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def dial(endpoint: Endpoint, seconds: float, context: ssl.SSLContext | None) -> socket.socket:
