@@ -271,3 +271,94 @@ def test_the_bulkhead_answers_503_at_once(echo):
         await app.engine.aclose(asyncio.get_running_loop())
 
     asyncio.run(run())
+
+
+def test_a_scope_without_scheme_is_http(echo):
+    scope = http("/m/x")
+    del scope["scheme"]
+    assert call(strangle(legacy([]), [Route("/m/*", to=echo.address)]), scope).status == 200
+
+
+def test_a_root_path_ends_at_a_segment():
+    client = call(
+        strangle(legacy([]), [Route("/api/apifoo", to="http://127.0.0.1:1")]),
+        {**http("/apifoo"), "root_path": "/api"},
+    )
+    assert client.status == 502
+
+
+@pytest.mark.parametrize("headers", [[(b"content-length", b"1000000")], [(b"transfer-encoding", b"chunked")]])
+def test_an_early_answer_ends_an_upload_quietly(headers):
+    from tests.transports.upstream import ScriptedUpstream, head, send, until_gone
+
+    answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig"
+
+    async def run():
+        with ScriptedUpstream([head(), send(answer), until_gone()]) as upstream:
+            app = strangle(legacy([]), [Route("/m/*", to=f"http://127.0.0.1:{upstream.endpoint.port}")])
+            client = Client({"type": "http.request", "body": b"x" * 1000, "more_body": True})
+            await app({**http("/m/x"), "method": "POST", "headers": headers}, client.receive, client.send)
+            await app.engine.aclose(asyncio.get_running_loop())
+        return client
+
+    client = asyncio.run(asyncio.wait_for(run(), 20))
+    assert (client.status, client.body) == (413, b"big")
+
+
+def test_a_send_that_fails_during_an_upload_is_what_is_raised():
+    from tests.transports.upstream import ScriptedUpstream, head, send, until_gone
+
+    async def broken(message):
+        raise OSError("gone")
+
+    async def run():
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\npart"
+        with ScriptedUpstream([head(), send(answer), until_gone()]) as upstream:
+            app = strangle(legacy([]), [Route("/m/*", to=f"http://127.0.0.1:{upstream.endpoint.port}")])
+            client = Client({"type": "http.request", "body": b"x" * 1000, "more_body": True})
+            scope = {**http("/m/x"), "method": "POST", "headers": [(b"content-length", b"1000000")]}
+            with pytest.raises(OSError, match="gone"):
+                await app(scope, client.receive, broken)
+            await app.engine.aclose(asyncio.get_running_loop())
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_one_watcher_for_one_client_whatever_is_sent_again():
+    from strangle_mw.asgi import _Client
+    from strangle_mw.errors import ForwardError
+
+    async def run():
+        asked, left, failed = [], asyncio.Event(), []
+
+        async def receive():
+            asked.append(1)
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        client = _Client(receive)
+        client.watch(lambda error: failed.append(("first", error)))
+        await asyncio.sleep(0)
+        client.watch(lambda error: failed.append(("second", error)))
+        left.set()
+        await client._watcher
+        await client.aclose(None)
+        assert len(asked) == 1
+        assert [which for which, _ in failed] == ["second"]
+        assert isinstance(failed[0][1], ForwardError)
+
+    asyncio.run(run())
+
+
+def test_a_receive_that_never_waits_does_not_stop_the_loop(echo):
+    async def run():
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        app = strangle(legacy([]), [Route("/m/*", to=Upstream(url=echo.address, timeout=0.6))])
+        client = Client()
+        await app(http("/m/stall"), receive, client.send)
+        await app.engine.aclose(asyncio.get_running_loop())
+        return client
+
+    assert asyncio.run(asyncio.wait_for(run(), 20)).status == 504

@@ -50,7 +50,7 @@ def test_check_bad_tells_every_problem(run):
         "problem routes[0].wieght: there is no such key; did you mean 'weight'? (unknown-key)"
         in result.stdout
     )
-    assert "bad.toml: 1 problem" in result.stderr
+    assert "bad.toml: 3 problems" in result.stderr
 
 
 def test_check_json(run):
@@ -79,6 +79,8 @@ def test_check_warns_and_strict_counts_warnings(run):
         ("shop", 1, "must be MODULE:ATTR"),
         ("shop:none", 1, "has no attribute 'none'"),
         ("nomodule:app", 1, "No module named 'nomodule'"),
+        ("broken:app", 1, "RuntimeError: boom"),
+        ("leaves:app", 1, "SystemExit: 3"),
         ("shop:number", 1, "interface='asgi' or interface='wsgi'"),
     ],
 )
@@ -86,7 +88,10 @@ def test_check_app(run, tmp_path, app, code, says, monkeypatch):
     (tmp_path / "shop.py").write_text(
         "def wsgi(environ, start_response): ...\nnumber = 1\nclass make:\n    async def app(scope, receive, send): ...\n"
     )
-    monkeypatch.delitem(sys.modules, "shop", raising=False)
+    (tmp_path / "broken.py").write_text("raise RuntimeError('boom')\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
+    for name in ("shop", "broken", "leaves"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     result = run("check", "strangle.toml", "--app", app)
     assert result.exit_code == code
     assert says in result.stdout

@@ -215,7 +215,8 @@ def test_all_problems_at_once_in_every_part():
         "routes": [{"path": "a", "to": "z"}, {"pth": "/"}, {"path": "/b", "to": "x", "weight": 200}],
     }
     assert {id_ for _, id_ in problems(source)} == {
-        "unknown-key", "upstream-address", "path-pattern", "upstream-unknown", "weight-range",
+        "unknown-key", "upstream-address", "upstream-target", "upstream-unused", "path-pattern", "upstream-unknown",
+        "target-missing", "weight-range",
     }  # fmt: skip
 
 
@@ -308,3 +309,30 @@ def test_without_pyyaml_the_remedy_is_told(tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text("")
     with pytest.raises(ConfigError, match=r"pip install 'strangle-mw\[yaml\]'"):
         load(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "id_"),
+    [
+        ("x.toml", "a = " + "[" * 3000 + "]" * 3000, "toml-syntax"),
+        ("x.toml", "a = " + "9" * 5000, "toml-syntax"),
+        ("x.yaml", "a: 2024-99-99", "yaml-syntax"),
+        ("x.yaml", "? [a]\n: b", "key-type"),
+        ("x.yaml", "1: b", "key-type"),
+    ],
+)
+def test_odd_files_are_told_and_not_thrown(name, text, id_, tmp_path):
+    (tmp_path / name).write_text(text)
+    assert [i for _, i in problems(tmp_path / name)] == [id_]
+
+
+def test_a_byte_order_mark_is_skipped(tmp_path):
+    (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbf" + b'[[routes]]\npath = "/a"\nto = "http://m"\n')
+    assert load(tmp_path / "x.toml").table.routes[0].name == "/a"
+
+
+def test_a_base_path_is_sent_quoted():
+    assert (
+        load([Route("/a", to="http://h/caf\u00e9")]).upstreams["http://h/caf\u00e9"].endpoints[0].base
+        == b"/caf%C3%A9"
+    )

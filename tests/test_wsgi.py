@@ -29,6 +29,7 @@ def environ(path="/x", **more):
         "REQUEST_METHOD": "GET",
         "REMOTE_ADDR": "192.0.2.1",
         "QUERY_STRING": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
         **more,
     }
     setup_testing_defaults(found)
@@ -214,3 +215,55 @@ def test_many_threads_share_one_pool(echo):
     assert echo.requests == 160
     assert echo.connections <= 16
     app.engine.close()
+
+
+def test_an_http_2_body_that_nothing_declares_is_not_lost():
+    asked = post("/m/x", b"important", SERVER_PROTOCOL="HTTP/2")
+    asked.pop("CONTENT_LENGTH", None)
+    assert call(strangle(legacy, [MODERN]), asked).status == "411 Length Required"
+    assert (
+        call(strangle(legacy, [MODERN]), environ("/m/x", SERVER_PROTOCOL="HTTP/2")).status
+        == "502 Bad Gateway"
+    )
+
+
+class Breaking(io.BytesIO):
+    def read(self, *_):
+        raise ConnectionResetError
+
+
+def test_a_body_that_breaks_off_is_a_bad_request(echo):
+    app = strangle(legacy, [Route("/m/*", to=echo.address)])
+    answer = call(app, post("/m/x", b"", CONTENT_LENGTH="5", **{"wsgi.input": Breaking()}))
+    assert answer.status == "400 Bad Request"
+    assert json.loads(answer.body)["type"] == "urn:strangle-mw:bad-body"
+    app.engine.close()
+
+
+def test_empty_cgi_variables_are_no_headers(echo):
+    app = strangle(legacy, [Route("/m/*", to=echo.address)])
+    found = json.loads(call(app, environ("/m/x", CONTENT_TYPE="", CONTENT_LENGTH="", HTTP_X_EMPTY="")).body)[
+        "headers"
+    ]
+    names = [n for n, _ in found]
+    assert "content-type" not in names
+    assert "content-length" not in names
+    assert ["x-empty", ""] in found
+    app.engine.close()
+
+
+def test_an_answer_may_be_read_past_its_end(echo):
+    app = strangle(legacy, [Route("/m/*", to=echo.address)])
+    result = iter(app(environ("/m/big"), Answer()))
+    assert sum(map(len, result)) == 3_000_000
+    assert list(result) == []
+    app.engine.close()
+
+
+def test_a_server_without_raw_target_is_warned_of_once(caplog):
+    app = strangle(legacy, [MODERN])
+    for _ in range(3):
+        call(app, environ("/x"))
+    assert caplog.text.count("gives no raw request target") == 1
+    call(strangle(legacy, [MODERN]), environ("/x", RAW_URI="/x"))
+    assert caplog.text.count("gives no raw request target") == 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED, answer_headers
 from strangle_mw.core.messages import RequestHead
-from strangle_mw.engine import CLIENT_GONE, Engine, log
+from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, failure_reason, log
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-REPLAY_LIMIT = 65_536
-"""Bytes of a body that are read before sending, so that it can be sent again (design section 4.3)."""
 
 
 class _Reader:
@@ -40,7 +37,7 @@ class _Reader:
             path,
             source["query_string"],
             source["headers"],
-            source["scheme"],
+            source.get("scheme", "http"),
             client[0] if client else "",
             authority,
             source.get("http_version", "1.1"),
@@ -66,10 +63,9 @@ class ASGIStrangler:
             await self._pass(scope, receive, send)
             return
         path = scope["path"]
-        root = scope.get("root_path")
-        if root and not path.startswith(root):
-            path = root + path  # servers differ; the root path is part of the path (design section 3.4)
         raw = scope.get("raw_path") or None
+        if root := scope.get("root_path"):
+            path = _whole_path(root, path)
         decision = prepare(self.engine.snapshot, scope["method"], raw, path, scope, _READER)
         if decision is LEGACY:
             await self.app(scope, receive, send)
@@ -116,14 +112,14 @@ class ASGIStrangler:
             if answer is not None:
                 answer.close()
             if client.busy:
-                await client.aclose()
+                await client.aclose(answer)
 
     async def _converse(self, forward: Forward, client: _Client) -> AsyncAnswer:
         """Perform the effects of `core.exchange` with asyncio."""
         body: bytes | AsyncIterator[bytes] = b""
         length = forward.length
         if length:
-            body, length = await client.body(length, self.engine.snapshot.settings.max_body)
+            body, length = await client.body(length, forward.max_body)
         pool = self.engine.async_pool(forward.upstream, asyncio.get_running_loop())
         head = self.engine.serialize(forward, length)
         conversation = self.engine.begin(forward, replayable=isinstance(body, bytes))
@@ -151,9 +147,14 @@ class ASGIStrangler:
 
     async def _fail(self, forward: Forward, error: ForwardError, send: Send) -> None:
         detail = f"upstream {forward.upstream.name!r}: {error}"
-        reason, route = f"upstream-{error.stage}", forward.route.name
+        reason, route = failure_reason(error), forward.route.name
         headers, body = self.engine.failure(forward.head.method, error.status, reason, route, detail)
         await _respond(send, error.status, headers, body)
+
+
+def _whole_path(root: str, path: str) -> str:
+    """Return the path with the root path, which is part of it (design section 3.4); servers differ."""
+    return path if path == root or path.startswith(root.rstrip("/") + "/") else root + path
 
 
 async def _respond(send: Send, status: int, headers: Any, body: bytes) -> None:
@@ -179,7 +180,7 @@ class _Client:
     _limit: int | None = None
     _watcher: asyncio.Task[None] | None = None
     _stream: AsyncGenerator[bytes, None] | None = None
-    _later: Callable[[ForwardError], None] | None = None
+    _fail: Callable[[ForwardError], None] | None = None
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -216,36 +217,40 @@ class _Client:
             chunk, more = message.get("body", b""), message.get("more_body", False)
             count += len(chunk)
             if self._limit is not None and count > self._limit:
-                raise ForwardError("send", "the body passes max_body", status=413, request_sent=True)
+                raise ForwardError("send", "the body passes max_body", status=413)
             if length >= 0 and (count > length or (count < length and not more)):
-                raise ForwardError(
-                    "send", "the body has not its declared length", status=400, request_sent=True
-                )
+                raise ForwardError("send", "the body has not its declared length", status=400)
             if chunk:
                 yield chunk
         self._reading = False
-        if self._later is not None:
-            self.watch(self._later)
+        if self._fail is not None:
+            self.watch(self._fail)
 
     def watch(self, fail: Callable[[ForwardError], None]) -> None:
         """Start looking out for the client's leaving; called when an exchange takes its time.
 
-        `fail` ends the exchange: whoever waits for the upstream then gets the error.
+        `fail` ends the exchange: whoever waits for the upstream then gets the error. A second exchange (on a
+        fresh connection) brings another one; there is one watcher all the same, as for one `receive`.
         """
-        if self._reading:
-            self._later = fail
-        else:
+        self._fail = fail
+        if self._watcher is None and not self._reading:
             self.busy = True
-            self._watcher = asyncio.get_running_loop().create_task(self._wait_for_disconnect(fail))
+            self._watcher = asyncio.get_running_loop().create_task(self._wait_for_disconnect())
 
-    async def _wait_for_disconnect(self, fail: Callable[[ForwardError], None]) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        fail(_gone())
+    async def _wait_for_disconnect(self) -> None:
+        message = await self._receive()
+        while message["type"] != "http.disconnect":
+            await asyncio.sleep(0)  # a server that never waits here must not stop the loop
+            message = await self._receive()
+        if self._fail is not None:
+            self._fail(_gone())
 
-    async def aclose(self) -> None:
+    async def aclose(self, answer: AsyncAnswer | None) -> None:
+        """End what was started: the watcher, and the body once nobody reads it any more."""
         if self._watcher is not None:
             self._watcher.cancel()
+        if answer is not None:
+            await answer.settle()
         if self._stream is not None:
             await self._stream.aclose()
 
@@ -258,4 +263,4 @@ async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenera
 
 
 def _gone() -> ForwardError:
-    return ForwardError("send", "the client left", status=CLIENT_GONE, request_sent=True)
+    return ForwardError("send", "the client left", status=CLIENT_GONE)

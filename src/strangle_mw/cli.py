@@ -67,8 +67,8 @@ def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], st
     if app is not None:
         try:
             summary += f"; {app} is {_interface(app).upper()}"
-        except (ImportError, AttributeError, TypeError, ValueError) as exc:
-            problems.append(Problem(f"--app {app}", str(exc), "app"))
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever the app does when it is imported
+            problems.append(Problem(f"--app {app}", f"{type(exc).__name__}: {exc}", "app"))
     return problems, warnings, summary
 
 

@@ -11,10 +11,11 @@ import difflib
 import logging
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
+from inspect import iscoroutinefunction
 from ipaddress import ip_network
 from os import PathLike
 from pathlib import Path
@@ -26,13 +27,14 @@ from strangle_mw.core.compile import RouteCompiler
 from strangle_mw.core.decision import Snapshot
 from strangle_mw.core.hygiene import Hygiene, TrustedPeers
 from strangle_mw.core.lint import duplicate_names, slow_regexes, ties, unreachable
+from strangle_mw.core.messages import is_token
 from strangle_mw.core.model import Route, Settings, TableOptions, Upstream
 from strangle_mw.core.routing import RouteTable
 from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.files import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from strangle_mw.core.compiled import CompiledRoute, CompiledUpstream
     from strangle_mw.core.messages import RequestHead
@@ -45,14 +47,6 @@ _log = logging.getLogger("strangle_mw")
 
 # Settings and upstream fields that parse already and act in a later version (see `core.compile`).
 _LATER_SETTINGS = ("identify", "serve", "store", "admin")
-_LATER_UPSTREAM = {
-    "breaker": "circuit breakers act",
-    "health": "health checks act",
-    "lambda_": "Lambda functions act",
-    "asgi": "apps in this process act",
-    "wsgi": "apps in this process act",
-}
-_POSITIVE = ("connect_timeout", "timeout", "idle_timeout", "keepalive", "max_in_flight")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +94,20 @@ def load(
     revision = blake2b(repr(data).encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
     snapshot = _compile(document, merged, problems, hop_marker)
     if problems:
-        raise ConfigError(sorted(set(problems), key=problems.index))
+        raise ConfigError(_without_echoes(dict.fromkeys(problems)))
     return dataclasses.replace(snapshot, revision=revision, draw=draw)
+
+
+# What is told as missing when it was there and could not be used.
+_ECHOES = {"target-missing": ("to", "redirect", "respond"), "upstream-target": ("url", "urls")}
+
+
+def _without_echoes(problems: Iterable[Problem]) -> Iterator[Problem]:
+    places = [p.where for p in problems]
+    for problem in problems:
+        causes = [f"{problem.where}.{field}" for field in _ECHOES.get(problem.id, ())]
+        if not any(place.startswith(cause) for place in places for cause in causes):
+            yield problem
 
 
 def _decode(data: Mapping[str, Any], decoder: _Decoder) -> Document:
@@ -140,7 +146,6 @@ def _compile(document: Document, settings: Settings, problems: list[Problem], ho
         if upstream is not None:
             compiler.begin(f"upstreams.{name}")
             compiler.upstreams.add(name, upstream)
-            problems.extend(_check_upstream(f"upstreams.{name}", upstream))
     compiled = [compiler.compile(_guarded(r, i), i) for i, r in enumerate(document.routes) if r is not None]
     routes = [r for r in compiled if r is not None]
     upstreams = compiler.upstreams.compiled
@@ -178,13 +183,14 @@ def _warnings(
 def _guarded(route: Route, index: int) -> Route:
     """Make a `when` that raises count as no: the wrapped app answers, and the error is told once."""
     when = route.when
-    if when is None:
-        return route
+    if when is None or iscoroutinefunction(when):
+        return route  # the latter is refused by `core.compile`
     told: list[bool] = []
 
     def guarded(head: RequestHead) -> bool:
         try:
-            return bool(when(head))
+            answer = when(head)
+            return bool(answer) and not hasattr(answer, "__await__")
         except Exception:  # noqa: BLE001 - logged below with its traceback; a user's code must not end a request
             if not told:
                 told.append(True)
@@ -205,24 +211,10 @@ def _check_upstreams(
                 "upstream-unused",
             )
     for upstream in upstreams.values():
-        if len(upstream.endpoints) > 1:
-            where = f"upstreams.{upstream.name}.urls"
-            yield Problem(where, "several addresses act in a later version; give one `url`", "not-yet")
+        yield from _check_tls(f"upstreams.{upstream.name}", upstream.declared)
 
 
-def _check_upstream(where: str, upstream: Upstream) -> Iterator[Problem]:
-    kinds = [k for k in ("url", "urls", "lambda_", "asgi", "wsgi") if getattr(upstream, k)]
-    if len(kinds) != 1:
-        what = "needs a `url`" if not kinds else f"give only one of {', '.join(k.rstrip('_') for k in kinds)}"
-        yield Problem(where, what, "upstream-target")
-    for field, what in _LATER_UPSTREAM.items():
-        if getattr(upstream, field):
-            yield Problem(f"{where}.{field.rstrip('_')}", f"{what} in a later version; remove it", "not-yet")
-    if upstream.http != "1.1":
-        yield Problem(f"{where}.http", 'HTTP/2 acts in a later version; use "1.1"', "not-yet")
-    for field in _POSITIVE:
-        if not getattr(upstream, field) > 0:
-            yield Problem(f"{where}.{field}", "must be more than 0", "upstream-range")
+def _check_tls(where: str, upstream: Upstream) -> Iterator[Problem]:
     for field in ("ca", "cert", "key"):
         path = getattr(upstream.tls, field)
         if path and not Path(path).is_file():
@@ -235,6 +227,11 @@ def _check_settings(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"strangle.{field}", "acts in a later version; remove it", "not-yet")
     if settings.max_body is not None and settings.max_body < 0:
         yield Problem("strangle.max_body", "must be 0 or more bytes", "max-body-range")
+    for at, name in enumerate(settings.allow_headers):
+        if not is_token(name.encode("latin-1", "replace")):
+            yield Problem(
+                f"strangle.allow_headers[{at}]", f"{name!r} cannot be the name of a header", "header-name"
+            )
     for at, proxy in enumerate(settings.trusted_proxies):
         if _network(proxy) is None:
             what = f"{proxy!r} must be an address or a network like 10.0.0.0/8 (or `unix`)"
@@ -259,7 +256,6 @@ class _Decoder:
 
     def table(self, cls: type[T], data: object, where: str) -> T | None:
         """Build a dataclass from a mapping; None if anything in it is wrong."""
-        before = len(self._problems)
         kind: Any = cls
         fields, hints, values = _fields(kind), _hints(kind), {}
         if isinstance(data, cls):
@@ -272,13 +268,18 @@ class _Decoder:
             if field is None or (self._from_file and field.metadata.get("python_only")):
                 self._unknown(_join(where, str(key)), str(key), fields)
             elif value is not field.default:
-                hint = field.metadata.get("type") if isinstance(value, str | list | tuple) else None
-                values[field.name] = self.value(hint or hints[field.name], value, _join(where, str(key)))
-        for key, field in fields.items():
-            required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            if required and field.name not in values:
+                hint = hints[field.name] if callable(value) else field.metadata.get("type", hints[field.name])
+                if isinstance(value, Upstream):
+                    hint = Upstream
+                before = len(self._problems)
+                converted = self.value(hint, value, _join(where, str(key)))
+                if len(self._problems) == before:  # else it keeps its default, and the rest is checked, too
+                    values[field.name] = converted
+        missing = [k for k, f in fields.items() if f.name not in values and _is_required(f)]
+        for key in missing:
+            if key not in data:
                 self.note(_join(where, key), "is missing", "missing")
-        return cls(**values) if len(self._problems) == before else None
+        return None if missing else cls(**values)
 
     def value(self, hint: Any, value: object, where: str) -> Any:
         """Convert one value to a field's type; tables and lists item by item."""
@@ -300,7 +301,13 @@ class _Decoder:
     def _scalar(self, hint: Any, value: object, where: str) -> Any:
         if hint is Any or (typing.get_args(hint) and callable(value)):
             return value
+        if any(typing.get_origin(p) is Callable for p in typing.get_args(hint)):
+            self.note(where, "must be a function", "type")
+            return None
         choices = _choices(hint)
+        if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+            self.note(where, "holds half a surrogate pair, which is no text", "type")
+            return None
         try:
             return msgspec.convert(value, hint)
         except msgspec.ValidationError as exc:
@@ -322,6 +329,10 @@ class _Decoder:
     def note(self, where: str, what: str, id_: str) -> None:
         """Note one problem at a place of the document."""
         self._problems.append(Problem(where or "the table", what, id_))
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _join(where: str, key: str) -> str:

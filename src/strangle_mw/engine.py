@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from strangle_mw.core.exchange import Send
     from strangle_mw.core.messages import Header
     from strangle_mw.core.model import Settings
+    from strangle_mw.errors import ForwardError
     from strangle_mw.transports.asyncio_pool import AsyncPool
     from strangle_mw.transports.thread_pool import BlockingPool
 
@@ -39,6 +40,9 @@ log = logging.getLogger("strangle_mw")
 
 CLIENT_GONE = 499
 """Nginx's status for a client that left; logged, never sent."""
+
+REPLAY_LIMIT = 65_536
+"""Bytes of a body that are read before sending, so that it can be sent again (design section 4.3)."""
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -53,6 +57,7 @@ class Engine:
     def __init__(self, source: Source, **settings: Any) -> None:
         self.hop_marker = _hop_marker()
         self.snapshot: Snapshot = load(source, hop_marker=self.hop_marker, draw=_draw, **settings)
+        self.told_raw = False
         self._lock = Lock()
         self._async_pools: dict[int, tuple[AbstractEventLoop, dict[CompiledUpstream, AsyncPool]]] = {}
         self._pools: dict[CompiledUpstream, BlockingPool] = {}
@@ -125,12 +130,18 @@ class Engine:
     def failure(
         self, method: str, status: int, reason: str, route: str = "", detail: str = ""
     ) -> tuple[list[Header], bytes]:
-        """Log a request that the library answers with an error, and build that answer (promises P18, P23)."""
+        """Log a request that the library answers with an error, and build it (promises P18, P23)."""
         request_id = secrets.token_hex(8)
         where = f" on route {route!r}: {detail}" if route else ""
         log.warning("%d %s%s (request %s)", status, reason, where, request_id)
         headers, body = problem(status, reason, request_id)
         return headers, b"" if method == "HEAD" else body
+
+    def tell_raw(self, server: str) -> None:
+        """Warn, once a process, of a server that does not hand on the raw request target."""
+        self.told_raw = True
+        what = "paths are quoted anew, an encoded slash has become a slash"
+        log.warning("%s gives no raw request target: %s", server, what)
 
     def forget_connections(self) -> None:
         """Drop every pool without closing its sockets: after a fork they belong to the parent."""
@@ -153,6 +164,13 @@ class Engine:
         )
         for warning in snapshot.warnings:
             log.warning("%s", warning)
+
+
+def failure_reason(error: ForwardError) -> str:
+    """Name a failure for the client: whose fault it was, and at which stage."""
+    if error.status >= 500:  # noqa: PLR2004 - RFC 9110 section 15.6
+        return f"upstream-{error.stage}"
+    return "body-too-large" if error.status == 413 else "bad-body"  # noqa: PLR2004
 
 
 def _hop_marker() -> bytes:

@@ -18,7 +18,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
     if parse is None:
         raise _refuse(path, "must end in .toml, .json, .yaml or .yml", "file-type")
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except FileNotFoundError:
         raise _refuse(path, f"there is no such file{_nearest(path)}", "file-missing") from None
     except (OSError, UnicodeDecodeError) as exc:
@@ -48,7 +48,7 @@ def _toml(path: Path, text: str) -> object:
 
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except (ValueError, RecursionError) as exc:  # TOMLDecodeError, and integers beyond all measure
         raise _refuse(path, f"is not TOML: {exc}", "toml-syntax") from None
 
 
@@ -84,13 +84,15 @@ def _yaml(path: Path, text: str) -> object:
     Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
         return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise _refuse(path, f"is not YAML: {' '.join(str(exc).split())}", "yaml-syntax") from None
 
 
 def _without_twins(path: Path, pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     for key, value in pairs:
+        if not isinstance(key, str):
+            raise _refuse(path, f"has the key {key!r}, which is not text", "key-type")
         if key in found:
             raise _refuse(path, f"has the key {key!r} twice in one table", "key-twice")
         found[key] = value

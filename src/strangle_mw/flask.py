@@ -55,6 +55,8 @@ class Strangle:
                 Problem(k, f"there is no such setting; known are {known}", "unknown-key") for k in unknown
             )
         engine = Engine(_source(app), **{name: app.config.get(key) for key, name in SETTINGS.items()})
+        if engine.settings.interface == "asgi":
+            raise ConfigError([Problem("strangle.interface", "a Flask app is WSGI; remove it", "interface")])
         app.extensions["strangle"] = engine
         app.wsgi_app = WSGIStrangler(app.wsgi_app, engine)  # type: ignore[method-assign]
         app.cli.add_command(_commands())

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
-from strangle_mw.core.compiled import ForwardTo, RedirectTo
-from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
+from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo
+from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, is_active, prepare
 from strangle_mw.core.explain import candidates, nearest_paths
 from strangle_mw.core.messages import RequestHead, is_token
+from strangle_mw.core.paths import readings, requote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from strangle_mw.core.compiled import CompiledRoute
     from strangle_mw.core.decision import Decision, Snapshot
     from strangle_mw.core.explain import Candidate
 
@@ -27,7 +27,8 @@ class Explanation:
     """Where one request would go, and why.
 
     `outcome` is one sentence; `candidates` the routes whose path fits, best first; `nearest` paths of the
-    table that are spelt alike, when no route takes the request.
+    table that are spelt alike, when no route takes the request; `readings` of an ambiguous path, each with
+    the route that it selects.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Explanation:
     decision: Decision
     candidates: Sequence[Candidate]
     nearest: Sequence[str]
+    readings: Sequence[tuple[str, str]] = ()
 
     @property
     def outcome(self) -> str:
@@ -61,6 +63,7 @@ class Explanation:
             found.append(f"{number}. {candidate.route.name}  [{candidate.route.stage.value}]: {verdict}")
         if not found:
             found.append("no route's path fits")
+        found += [f"reading {reading!r} selects {name!r}" for reading, name in self.readings]
         return [*found, *(f"did you mean {path}?" for path in self.nearest)]
 
     def text(self) -> str:
@@ -79,6 +82,7 @@ class Explanation:
             "outcome": self.outcome,
             "candidates": [{"route": c.route.name, "refused": c.refused} for c in self.candidates],
             "nearest": list(self.nearest),
+            "readings": [{"path": reading, "selects": name} for reading, name in self.readings],
         }
 
 
@@ -100,20 +104,42 @@ def explain(snapshot: Snapshot, method: str, url: str, headers: Sequence[str] = 
     `url` is a path (`/a?b=c`) or a whole URL, whose host counts as the request's `Host`; `headers` are lines
     like `X-Beta: 1`. Raises `ValueError` with the remedy for anything else.
     """
-    parts = urlsplit(url)
-    if not parts.path.startswith("/") and not parts.netloc:
-        raise ValueError(f"{url!r} is not a path or URL; write '/{url}'")
-    raw = (parts.path or "/") + ("#" + parts.fragment if parts.fragment else "")
+    host, scheme, target = b"", "http", url
+    if not url.startswith("/"):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{url!r} is not a path or URL; write '/{url.lstrip()}'")
+        host, scheme = parts.netloc.rpartition("@")[2].encode("idna"), parts.scheme
+        target = "/" + url.partition("://")[2].partition("#")[0].partition("/")[2]
+    # What stands in the path counts to the byte: no tidying of doubled slashes, blanks or a `#`.
+    raw, _, query = target.encode("utf-8", "surrogateescape").partition(b"?")
     fields = [_header(h) for h in headers]
-    if parts.netloc and not any(n == b"host" for n, _ in fields):
-        fields.insert(0, (b"host", parts.netloc.encode("idna")))
-    path = raw.encode("utf-8")
-    method = method.upper() if method.isalpha() else method
-    head = RequestHead(method, path, parts.query.encode(), fields, parts.scheme or "http")
-    decision = prepare(snapshot, method, path, unquote(raw, errors="surrogateescape"), head, _Reader())
+    if host and not any(n == b"host" for n, _ in fields):
+        fields.insert(0, (b"host", host))
+    method = method.upper() if method.isascii() and method.isalpha() else method
+    head = RequestHead(method, raw, query, fields, scheme)
+    decoded = unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
+    decision = prepare(snapshot, method, raw, decoded, head, _Reader())
     fitting = candidates(snapshot, head)
     taken = any(c.refused is None for c in fitting)
-    return Explanation(method, url, decision, fitting, () if taken else nearest_paths(snapshot, path))
+    return Explanation(
+        method,
+        url,
+        decision,
+        fitting,
+        () if taken else nearest_paths(snapshot, raw),
+        _disagreements(snapshot, head) if decision == Reject(400, "ambiguous-path") else (),
+    )
+
+
+def _disagreements(snapshot: Snapshot, head: RequestHead) -> list[tuple[str, str]]:
+    """Return the readings of an ambiguous path that select something else than the path as it came."""
+    found: dict[str, str] = {}
+    for reading in readings(head.path):
+        route = snapshot.table.match(requote(reading) if reading != head.path else reading, head.method, head)
+        name = route.name if isinstance(route, CompiledRoute) and is_active(route) else "legacy"
+        found.setdefault(name, reading.decode("utf-8", "backslashreplace"))
+    return [(reading, name) for name, reading in found.items()]
 
 
 def _header(line: str) -> tuple[bytes, bytes]:

@@ -11,9 +11,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.core.decision import LEGACY, Answer, Forward, prepare
+from strangle_mw.core.exchange import SAFE_METHODS
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED, answer_headers
 from strangle_mw.core.messages import RequestHead
-from strangle_mw.engine import CLIENT_GONE, Engine, log
+from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, failure_reason, log
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
-REPLAY_LIMIT = 65_536
 _BLOCK = 65_536
+
+
+_CGI = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
 class _Reader:
@@ -36,7 +39,7 @@ class _Reader:
         return RequestHead(
             source["REQUEST_METHOD"],
             path,
-            source.get("QUERY_STRING", "").encode("latin-1"),
+            source.get("QUERY_STRING", "").encode("latin-1", "replace"),
             _headers(source),
             source["wsgi.url_scheme"],
             source.get("REMOTE_ADDR", ""),
@@ -50,16 +53,17 @@ _READER = _Reader()
 
 def _headers(environ: Environ) -> list[Header]:
     return [
-        (name, value.encode("latin-1"))
+        (name, value.encode("latin-1", "replace"))
         for key, value in environ.items()
-        if (name := _header_name(key)) is not None and (value or name != b"content-length")
+        # CGI's own two may stand there empty; an empty header of the client's is kept (proxy trap 25).
+        if (name := _header_name(key)) is not None and (value or key not in _CGI)
     ]
 
 
 @lru_cache(maxsize=2048)
 def _header_name(key: str) -> bytes | None:
     """Return the header that an environ key stands for (PEP 3333, RFC 3875 section 4.1.18)."""
-    if key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+    if key in _CGI:
         return key.replace("_", "-").lower().encode()
     if not key.startswith("HTTP_"):
         return None
@@ -78,6 +82,8 @@ class WSGIStrangler:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+        if not raw and not self.engine.told_raw:
+            self.engine.tell_raw(environ.get("SERVER_SOFTWARE", "the server"))
         decision = prepare(
             self.engine.snapshot,
             environ["REQUEST_METHOD"],
@@ -101,12 +107,12 @@ class WSGIStrangler:
         return _respond(start_response, decision.status, headers, body)
 
     def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        body = _Body(environ, forward.length, self.engine.snapshot.settings.max_body)
+        body = _Body(environ, forward)
         try:
             return _relay(forward, self._converse(forward, body), start_response)
         except ForwardError as error:
             detail = f"upstream {forward.upstream.name!r}: {error}"
-            reason, route = f"upstream-{error.stage}", forward.route.name
+            reason, route = failure_reason(error), forward.route.name
             headers, text = self.engine.failure(forward.head.method, error.status, reason, route, detail)
             return _respond(start_response, error.status, headers, text)
 
@@ -177,6 +183,7 @@ class _Stream:
         self._answer = answer
         self._first = first
         self._route = route
+        self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -184,8 +191,9 @@ class _Stream:
     def __next__(self) -> bytes:
         if self._first:
             return self._first.pop()
-        chunk = self._answer.read()
+        chunk = b"" if self._ended else self._answer.read()
         if not chunk:
+            self._ended = True
             self._answer.close()
             raise StopIteration
         return chunk
@@ -199,15 +207,17 @@ class _Stream:
 class _Body:
     """The body of one forwarded request, read from `wsgi.input` and never past its end."""
 
-    def __init__(self, environ: Environ, length: int, limit: int | None) -> None:
+    def __init__(self, environ: Environ, forward: Forward) -> None:
         self._input = environ["wsgi.input"]
         self._ends = bool(environ.get("wsgi.input_terminated"))
-        self._length = length
-        self._limit = limit
+        self._length = forward.length
+        self._limit = forward.max_body
+        if forward.length == UNDECLARED and not self._ends and forward.head.method in SAFE_METHODS:
+            self._length = 0  # nothing says that there is a body, and none is expected
 
     def read(self) -> tuple[bytes | Iterator[bytes], int]:
         """Return the body, whole if it is small, and its length as it will be framed."""
-        if self._length == 0 or (self._length == UNDECLARED and not self._ends):
+        if self._length == 0:
             return b"", 0
         if self._length > REPLAY_LIMIT:
             return self._counted(self._length), self._length
@@ -215,28 +225,33 @@ class _Body:
             return b"".join(self._counted(self._length)), self._length
         if not self._ends:
             # Without a length or an end, a read could block for ever (PEP 3333).
-            raise ForwardError("send", "the server gives chunked bodies no end", status=411)
+            raise ForwardError("send", "the server gives the body neither a length nor an end", status=411)
         if self._length == UNDECLARED:
-            first = self._input.read(1)
+            first = self._take(1)
             return (self._until_end(first), CHUNKED) if first else (b"", 0)
         return self._until_end(), CHUNKED
 
     def _counted(self, left: int) -> Iterator[bytes]:
         while left:
-            chunk = self._input.read(min(left, _BLOCK))
+            chunk = self._take(min(left, _BLOCK))
             if not chunk:  # servers return a short read for a cut body, without an error (promise P6)
-                raise ForwardError(
-                    "send", "the body has not its declared length", status=400, request_sent=True
-                )
+                raise ForwardError("send", "the body has not its declared length", status=400)
             left -= len(chunk)
             yield chunk
 
     def _until_end(self, first: bytes = b"") -> Iterator[bytes]:
         count = 0
-        chunk = first or self._input.read(_BLOCK)
+        chunk = first or self._take(_BLOCK)
         while chunk:
             count += len(chunk)
             if self._limit is not None and count > self._limit:
-                raise ForwardError("send", "the body passes max_body", status=413, request_sent=True)
+                raise ForwardError("send", "the body passes max_body", status=413)
             yield chunk
-            chunk = self._input.read(_BLOCK)
+            chunk = self._take(_BLOCK)
+
+    def _take(self, most: int) -> bytes:
+        try:
+            data: bytes = self._input.read(most)
+        except OSError as exc:  # the client's connection broke; a server's own errors for bad chunks pass
+            raise ForwardError("send", "the body broke off", status=400) from exc
+        return data

@@ -2,10 +2,16 @@
 
 import pytest
 
-from strangle_mw import Condition, ConfigError, HeaderRules, Redirect, Respond, Route, Split, Upstream
+from strangle_mw import Condition, ConfigError, HeaderRules, Redirect, Respond, Route, Split, Tls, Upstream
 from strangle_mw.config import load
 
 M = "http://m"
+
+
+async def asynchronous(_head):
+    return False
+
+
 MISTAKES = {
     "pattern and path": (Route("/a", path="/b", to=M), "routes[0].path", "path-twice"),
     "methods twice": (Route("GET /a", methods=["POST"], to=M), "routes[0].methods", "methods-twice"),
@@ -55,11 +61,37 @@ MISTAKES = {
     "respond status": (Route("/a", respond=Respond(status=199)), "routes[0].respond.status", "respond-status"),
     "respond body": (Route("/a", respond=Respond(status=204, body="x")), "routes[0].respond.body", "respond-body"),
     "respond type": (Route("/a", respond=Respond(content_type="a\nb")), "routes[0].respond.content_type", "header-value"),
+    "pattern without path": (Route("GET", to=M), "routes[0].pattern", "path-pattern"),
+    "regex flags": (Route(regex="(?u)/a", to=M), "routes[0].regex", "regex-syntax"),
+    "empty regex": (Route(regex="", to=M), "routes[0].regex", "regex-slash"),
+    "regex without slash": (Route(regex="v1/.*", to=M), "routes[0].regex", "regex-slash"),
+    "encoded slash in a regex": (Route(regex="/a", to=M, encoded_slash=True), "routes[0].encoded_slash", "field-unused"),
+    "host in Unicode": (Route("/a", hosts=["b\u00fccher.example"], to=M), "routes[0].hosts[0]", "host-name"),
+    "header twice": (Route("/a", headers={"X-A": "1", "x-a": "2"}, to=M), "routes[0].headers.x-a", "header-twice"),
+    "header name in Unicode": (Route("/a", to=M, request_headers=HeaderRules(set={"\u65e5": "x"})), "routes[0].request_headers.set.\u65e5", "header-name"),
+    "target number": (Route("/a", to=5), "routes[0].to", "type"),
+    "target table": (Route("/a", to={"url": M}), "routes[0].to", "type"),
+    "target list": (Route("/a", to=[]), "routes[0].to", "type"),
+    "port 0": (Route("/a", to="http://h:0"), "routes[0].to", "upstream-address"),
+    "endless timeout": (Route("/a", to=M, timeout=float("inf")), "routes[0].timeout", "timeout-range"),
+    "timeout nan": (Route("/a", to=M, timeout=float("nan")), "routes[0].timeout", "timeout-range"),
+    "empty upstream": (Route("/a", to=Upstream()), "routes[0].to", "upstream-target"),
+    "upstream of a later version": (Route("/a", to=Upstream(lambda_="x")), "routes[0].to.lambda", "not-yet"),
+    "upstream type": (Route("/a", to=Upstream(url=M, connect_timeout="x")), "routes[0].to.connect_timeout", "type"),
+    "upstream range": (Route("/a", to=Upstream(url=M, timeout=-1)), "routes[0].to.timeout", "upstream-range"),
+    "upstream url": (Route("/a", to=Upstream(url=5)), "routes[0].to.url", "type"),
+    "tls without https": (Route("/a", to=Upstream(url=M, tls=Tls(ca=__file__))), "routes[0].to.tls", "tls-without-https"),
+    "unused rewrite": (Route("/a", to="legacy", rewrite="/b"), "routes[0].rewrite", "field-unused"),
+    "unused rules": (Route("/a", respond=Respond(), response_headers=HeaderRules(set={"a": "b"})), "routes[0].response_headers", "field-unused"),
+    "async when": (Route("/a", to=M, when=asynchronous), "routes[0].when", "when-async"),
+    "when is text": (Route("/a", to=M, when="yes"), "routes[0].when", "type"),
+    "sticky in Unicode": (Route("/a", to=M, sticky=["header:\u65e5"]), "routes[0].sticky[0]", "sticky-source"),
+    "half a character": (Route("/a", to=M, name="\ud800"), "routes[0].name", "type"),
     "sticky": (Route("/a", to=M, sticky=["ip"]), "routes[0].sticky[0]", "sticky-source"),
     "shadow": (Route("/a", to=M, shadow={}), "routes[0].shadow", "not-yet"),
     "identity": (Route("/a", to=M, identity=True), "routes[0].identity", "not-yet"),
     "fallback": (Route("/a", to=M, fallback="auto"), "routes[0].fallback", "not-yet"),
-    "several addresses": (Route("/a", to=Upstream(urls=["http://a", "http://b"])), "upstreams.http://a, http://b.urls", "not-yet"),
+    "several addresses": (Route("/a", to=Upstream(urls=["http://a", "http://b"])), "routes[0].to.urls", "not-yet"),
 }  # fmt: skip
 
 
@@ -111,3 +143,14 @@ def test_a_misspelt_upstream_is_guessed():
             }
         )
     assert "did you mean 'leads'?" in caught.value.problems[0].what
+
+
+def test_one_wrong_type_does_not_hide_the_rest():
+    table = {
+        "upstreams": {"u": {"url": "http://x?y", "max_in_flight": "many"}},
+        "routes": [{"path": "nope", "to": "missing", "weight": "x"}],
+    }
+    with pytest.raises(ConfigError) as caught:
+        load(table)
+    found = {p.id for p in caught.value.problems}
+    assert found == {"type", "upstream-address", "path-pattern", "upstream-unknown", "upstream-unused"}

@@ -252,3 +252,42 @@ def test_sticky_key_sources_are_tried_in_order():
     assert sticky_key(["header:none", "query:q", "cookie"], head) == "3"
     assert sticky_key(["cookie:c"], head) == "4"
     assert sticky_key(["user", "cookie:none"], head) is None
+
+
+def test_a_parameter_cannot_climb_over_literal_text_after_it():
+    route = Route("/{t}/{d}/*", to=M, rewrite="/{t}/public/{d}/{*}")
+    assert decide(route, "/t/../x/secret") == Reject(400, "ambiguous-path")
+    assert decide(route, "/t/%2e%2e/x/secret") == Reject(400, "ambiguous-path")
+    assert decide(route, "/t/d/x//y").target == b"/t/public/d/x//y"
+
+
+@pytest.mark.parametrize(
+    "route", [Route("/r", respond=Respond(status=200)), Route("/r", redirect=Redirect(to="/x"))]
+)
+def test_connect_is_refused_by_every_kind_of_route(route):
+    assert decide(route, "/r", "CONNECT") == Reject(405, "connect")
+
+
+@pytest.mark.parametrize("kind", ["rewrite", "redirect"])
+def test_named_groups_are_there_when_the_trailing_slash_is_ignored(kind):
+    what = {"to": M, "rewrite": "/b/{id}"} if kind == "rewrite" else {"redirect": Redirect(to="/b/{id}")}
+    table = {"trailing_slash": "ignore", "routes": [Route(regex=r"/a/(?P<id>[0-9]+)", **what)]}
+    found = decide(table, "/a/5/")
+    assert (found.target if kind == "rewrite" else dict(found.headers)[b"location"]) == b"/b/5"
+
+
+def test_a_path_that_no_request_can_have_is_legacys():
+    from support import Reader as Utf8
+
+    from strangle_mw.config import load
+    from strangle_mw.core.decision import prepare
+
+    class Latin1(Utf8):
+        encoding = "latin-1"
+
+    table = load([Route("/*", to=M)])
+    assert prepare(table, "GET", None, "/\u65e5\u672c", {}, Latin1()) is LEGACY
+
+
+def test_the_limit_of_a_body_is_that_of_the_snapshot_that_decided():
+    assert decide(Route("/m", to=M), "/m", settings={"max_body": 7}).max_body == 7

@@ -58,3 +58,17 @@ def test_a_misspelt_path_is_guessed():
 
 def test_a_url_gives_the_host():
     assert dict(told("http://h.example/v1/x"))["/v1/{x} [h.example]"] is None
+
+
+def test_what_is_asked_counts_to_the_byte():
+    snapshot = load([Route("/*", to="http://m"), Route("/v1/leads", to="http://l")])
+    assert explain(snapshot, "GET", "//host/evil").decision.target == b"//host/evil"
+    assert explain(snapshot, "GET", "/v1/leads?a=1#top").outcome == "refused: 400 (bad-target)"
+    assert explain(snapshot, "GET", "/v1/le\tads").outcome.startswith("refused: 400")
+    assert explain(snapshot, "GET", "https://u:p@h.example/v1/leads#top").decision.target == b"/v1/leads"
+
+
+def test_an_ambiguous_path_is_shown_with_the_readings_that_disagree():
+    found = explain(load([Route("/v1/*", to="http://m", name="v1")]), "GET", "/v1/../admin")
+    assert found.readings == [("/v1/../admin", "v1"), ("/admin", "legacy")]
+    assert "reading '/admin' selects 'legacy'" in found.text()

@@ -30,6 +30,7 @@ UNREACHABLE = {
     ),
     "fewer hosts": (Route("/a", hosts=["h", "i"], to=M), Route("/a", hosts=["h"], to=M)),
     "same regex": (Route(regex="/a", name="x", to=M), Route(regex="/a", name="y", to=M)),
+    "regex behind everything": (Route("/*", to=M), Route(regex="/x", to=M)),
     "same when": (Route("/a", name="x", to=M), Route("GET /b", to=M), Route("/a", name="y", to=M)),
 }
 REACHABLE = {
@@ -97,7 +98,10 @@ def test_no_tie(routes):
     assert warnings(*routes) == []
 
 
-@pytest.mark.parametrize("text", ["(a+)+", "(a*)*b", "((a|b)+c?)*", "(?:x+y*)+", "(a+){2,}", "(?P<x>a+?)+?"])
+@pytest.mark.parametrize(
+    "text",
+    ["(" * 150 + "a" + ")" * 150, "(a+)+", "(a*)*b", "((a|b)+c?)*", "(?:x+y*)+", "(a+){2,}", "(?P<x>a+?)+?"],
+)
 def test_nested_quantifier(text):
     assert has_nested_quantifier(text)
 
@@ -114,3 +118,10 @@ def test_nested_quantifiers_are_warned_of_wherever_they_stand():
         Route(regex="/c+", to=M),
     )
     assert found == [("routes[0].regex", "regex-nested"), ("routes[1].header.X", "regex-nested")]
+
+
+def test_many_hosts_load_in_time_that_grows_with_them_not_with_their_pairs():
+    from strangle_mw.core.lint import _rivals
+
+    routes = load([Route("/*", hosts=[f"h{n}.example"], to=M) for n in range(50)]).table.routes
+    assert list(_rivals(routes)) == []

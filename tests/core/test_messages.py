@@ -217,6 +217,7 @@ REFUSED = {
     "blank in a name": (400, [(b"x y", b"1")]),
     "empty name": (400, [(b"", b"1")]),
     "colon in a name": (400, [(b"x:", b"1")]),
+    "coding under HTTP/1.0": (400, [(b"transfer-encoding", b"chunked")]),
     "our own marker": (508, [(b"via", b"1.0 fred, 1.1 " + MARKER)]),
 }
 
@@ -224,7 +225,7 @@ REFUSED = {
 @pytest.mark.parametrize(("status", "headers"), REFUSED.values(), ids=REFUSED)
 def test_refused(status, headers):
     with pytest.raises(Refused) as caught:
-        sent(*headers)
+        sent(*headers, version="1.0" if headers == [(b"transfer-encoding", b"chunked")] else "1.1")
     assert caught.value.status == status
 
 
@@ -339,3 +340,18 @@ def test_problem_is_rfc_9457_and_not_stored(status):
     assert told["title"]
     assert told["request_id"] == "0123456789abcdef"
     assert told["type"] == "urn:strangle-mw:some-reason"
+
+
+@pytest.mark.parametrize(
+    "peer", ["6.6.6.6;proto=https", 'x";by=evil', "unknown", "host.example", "1.2.3.4, 5.6.7.8"]
+)
+def test_a_peer_that_is_no_address_is_told_to_nobody(peer):
+    kept = dict(sent(peer=peer)[0])
+    assert b"x-forwarded-for" not in kept
+    assert kept[b"forwarded"].startswith(b"for=unknown;")
+
+
+def test_an_ipv4_peer_on_a_dual_stack_socket_is_known():
+    from ipaddress import ip_network
+
+    assert "::ffff:10.0.0.1" in TrustedPeers((ip_network("10.0.0.0/8"),))

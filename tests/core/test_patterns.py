@@ -72,6 +72,12 @@ def test_path_pattern(pattern, path, fits):
         ("/a%2Fb", "contains '%2F'"),
         ("/a%zz", "contains '%'"),
         ("/a b", "contains ' '"),
+        ("/a;v=1", "which servers read in different ways"),
+        ("/a%3Bv", "which servers read in different ways"),
+        ("/a%23b", "which servers read in different ways"),
+        ("/a/%2e%2e/b", "which servers read in different ways"),
+        ("/a%ff", "which servers read in different ways"),
+        ("/a" * 200, "more than 128 segments"),
     ],
 )
 def test_bad_pattern_says_what_to_write(pattern, says):
@@ -166,9 +172,11 @@ def test_template(template, values, filled, fence):
         ("/a//b", "empty or dot segment"),
         ("/a/../b", "empty or dot segment"),
         ("/a?x={id}", "contains '?'"),
+        ("/v2{*}", "must have a slash before {*}"),
+        ("/b;v=1/{id}", "which servers read in different ways"),
     ],
 )
 def test_bad_template_says_what_to_write(template, says):
     with pytest.raises(PatternError) as caught:
-        parse_template(template, ["id"])
+        parse_template(template, ["id", "*"] if "*" in template else ["id"])
     assert says in str(caught.value)

@@ -7,6 +7,7 @@ in `config`. Nothing raises: problems are collected with the field they are in.
 from __future__ import annotations
 
 import re
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
 from strangle_mw.core.compiled import (
@@ -20,7 +21,7 @@ from strangle_mw.core.compiled import (
 )
 from strangle_mw.core.hygiene import HOP_BY_HOP, HeaderPlan
 from strangle_mw.core.messages import STANDARD_METHODS, is_token, normalize_host
-from strangle_mw.core.model import LEGACY_TARGET, Condition, HeaderRules, Route, Stage
+from strangle_mw.core.model import LEGACY_TARGET, MAX_SECONDS, Condition, HeaderRules, Route, Stage
 from strangle_mw.core.patterns import PathPattern, PatternError, Template, parse_path, parse_template
 from strangle_mw.core.upstreams import UpstreamRegistry
 from strangle_mw.errors import Problem
@@ -28,7 +29,7 @@ from strangle_mw.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-_STICKY = re.compile(r"user|cookie|(?:header|cookie|query):[^\s:;,=]+")
+_STICKY = re.compile(r"user|cookie|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]+|query:[^\s]+")
 _HOST = re.compile(
     r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\]"
 )
@@ -66,14 +67,15 @@ class RouteCompiler:
         methods, path = self._pattern(route)
         pattern = self._path(route, path)
         regex = self._regex(route)
+        hosts = tuple(self._hosts(route))
         tests = self._tests(route)
         names = _names(pattern, regex)
         action = self._action(route, pattern, names)
         self._later(route)
         self._sticky(route)
+        self._when(route)
         if len(self.problems) > before:
             return None
-        hosts = tuple(self._hosts(route))
         kinds = [t.kind for t in tests]
         weights = (
             kinds.count("header"),
@@ -113,6 +115,9 @@ class RouteCompiler:
                 )
             methods += [m.strip() for m in before.split(",")] if blank else []
             path = after
+            if not blank and "/" not in after and after.upper() == after:
+                self.problem("pattern", f"has no path; write '{after} /path'", "path-pattern")
+                return methods, None
         for method in methods:
             if not is_token(method.encode("latin-1", "replace")):
                 self.problem("methods", f"{method!r} is not a method; write `GET,POST /path`", "method-name")
@@ -137,12 +142,16 @@ class RouteCompiler:
     def _regex(self, route: Route) -> re.Pattern[str] | None:
         if route.regex is None:
             return None
+        if not route.regex or route.regex[0].isalnum():
+            self.problem("regex", "must match the whole path, which starts with a slash", "regex-slash")
+        if route.encoded_slash:
+            self.problem("encoded_slash", "needs `path`: it is about parameters", "field-unused")
         return self._compile_regex("regex", route.regex)
 
     def _compile_regex(self, field: str, text: str) -> re.Pattern[str] | None:
         try:
             return re.compile(text, re.ASCII)
-        except (re.error, OverflowError, RecursionError) as exc:
+        except (re.error, ValueError, OverflowError, RecursionError) as exc:
             self.problem(field, f"is not a regular expression: {exc}", "regex-syntax")
             return None
 
@@ -150,21 +159,19 @@ class RouteCompiler:
         for at, host in enumerate(route.hosts):
             name = normalize_host(host)
             if not _HOST.fullmatch(name) or host.lower().removesuffix(".") != name:
-                self.problem(
-                    f"hosts[{at}]",
-                    f"{host!r} must be a name or *.name, without scheme, port or path",
-                    "host-name",
-                )
+                what = f"{host!r} must be a name or *.name in ASCII, without scheme, port or path"
+                self.problem(f"hosts[{at}]", what, "host-name")
             yield name
 
     def _tests(self, route: Route) -> tuple[Test, ...]:
-        list(self._hosts(route))
         found: list[Test] = []
         for field, kind in (("headers", "header"), ("query", "query"), ("cookies", "cookie")):
             conditions: Mapping[str, str | Condition] = getattr(route, field)
             for name, value in conditions.items():
                 condition = Condition(equals=value) if isinstance(value, str) else value
                 where = f"{field}.{name}"
+                if kind == "header" and any(t.name.lower() == name.lower() for t in found):
+                    self.problem(where, "is named twice; header names do not differ by case", "header-twice")
                 if kind != "query" and not is_token(name.encode("latin-1", "replace")):
                     self.problem(where, f"{name!r} cannot be the name of a {kind}", f"{kind}-name")
                 self._check_condition(where, condition)
@@ -201,17 +208,31 @@ class RouteCompiler:
             )
         if route.weight is not None and not 0 <= route.weight <= 100:  # noqa: PLR2004 - percent
             self.problem("weight", "must be 0..100", "weight-range")
+        if route.to is None or route.to == LEGACY_TARGET:
+            self._unused(route)
         if route.redirect is not None:
             return self._redirect(route, names)
         if route.respond is not None:
             return self._respond(route)
         return self._forward(route, pattern, names)
 
+    def _unused(self, route: Route) -> None:
+        """Refuse what acts on forwarded requests only: a setting that does nothing would be believed."""
+        for field in ("strip_prefix", "rewrite", "timeout", "request_headers", "response_headers"):
+            if getattr(route, field) not in ("", None, HeaderRules()):
+                self.problem(field, "acts on forwarded requests only; remove it", "field-unused")
+
+    def _when(self, route: Route) -> None:
+        if iscoroutinefunction(route.when):
+            self.problem(
+                "when", "must be a plain function: it is asked before anything may wait", "when-async"
+            )
+
     def _forward(self, route: Route, pattern: PathPattern | None, names: Sequence[str]) -> ForwardTo | None:
         request, response = self._rules("request_headers", route), self._rules("response_headers", route)
         rewrite = self._rewrite(route, pattern, names)
-        if route.timeout is not None and not route.timeout > 0:
-            self.problem("timeout", "must be more than 0 seconds", "timeout-range")
+        if route.timeout is not None and not 0 < route.timeout <= MAX_SECONDS:
+            self.problem("timeout", f"must be more than 0 and at most {MAX_SECONDS} seconds", "timeout-range")
         if route.to == LEGACY_TARGET:
             return None
         shares = self.upstreams.shares(route.to)
@@ -270,16 +291,23 @@ class RouteCompiler:
 
     def _rules(self, field: str, route: Route) -> HeaderPlan:
         rules: HeaderRules = getattr(route, field)
+        before = len(self.problems)
         for part in ("set", "add"):
             for name, value in getattr(rules, part).items():
                 self._check_rule(f"{field}.{part}", name)
+                if sum(n.lower() == name.lower() for n in getattr(rules, part)) > 1:
+                    self.problem(
+                        f"{field}.{part}.{name}",
+                        "is named twice; names do not differ by case",
+                        "header-twice",
+                    )
                 if _CONTROL.search(value):
                     self.problem(
                         f"{field}.{part}.{name}", "must not contain control characters", "header-value"
                     )
         for name in rules.remove:
             self._check_rule(f"{field}.remove", name)
-        return HeaderPlan.compile(rules)
+        return HeaderPlan.compile(rules) if len(self.problems) == before else HeaderPlan()
 
     def _check_rule(self, where: str, name: str) -> None:
         raw = name.lower().encode("latin-1", "replace")
@@ -327,7 +355,7 @@ class RouteCompiler:
 
     def _sticky(self, route: Route) -> None:
         for at, source in enumerate(route.sticky):
-            if not _STICKY.fullmatch(source):
+            if not source.isascii() or not _STICKY.fullmatch(source):
                 what = f"{source!r} must be user, cookie, header:NAME, cookie:NAME or query:NAME"
                 self.problem(f"sticky[{at}]", what, "sticky-source")
 

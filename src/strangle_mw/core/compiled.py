@@ -73,8 +73,8 @@ class Rewrite:
     """How the path that is sent is made from the path that came (design section 3.1).
 
     `strip` is the number of leading segments that are dropped; `template` a whole new path; neither: as
-    received. `fences` holds, for each base path of the upstream, the decoded segments that the sent path
-    must start with under every reading (promises P1 and P3).
+    received. `bases` are the base paths of the upstreams, below which the sent path must stay under every
+    reading (promises P1 and P3); `prefix` is what `strip` drops, as text.
     """
 
     strip: int = 0
@@ -98,7 +98,13 @@ class Rewrite:
         if is_plain(sent):
             return True
         fixed = self.template.fence if self.template is not None else ()
+        if self.template is not None and any(map(_has_dot_segment, readings(sent))):
+            return False  # a parameter that climbs over the template's text after it, or before
         return all(_fenced(base, fixed, sent) for base in self.bases)
+
+
+def _has_dot_segment(path: bytes) -> bool:
+    return not {b".", b".."}.isdisjoint(path.split(b"/"))
 
 
 def _fenced(base: bytes, fixed: Sequence[str], sent: bytes) -> bool:
@@ -196,6 +202,9 @@ class CompiledRoute:
         """Return the raw values of the parameters in a raw path that matches."""
         if self.pattern is not None:
             return self.pattern.capture(path.split(b"/")[1:])
-        if self.regex is None or (match := self.regex.fullmatch(path.decode("latin-1"))) is None:
+        if self.regex is None:
             return {}
-        return {k: (v or "").encode("latin-1") for k, v in match.groupdict().items()}
+        text = path.decode("latin-1")
+        # A table that ignores a trailing slash has matched without it.
+        match = self.regex.fullmatch(text) or self.regex.fullmatch(text.removesuffix("/"))
+        return {k: (v or "").encode("latin-1") for k, v in match.groupdict().items()} if match else {}

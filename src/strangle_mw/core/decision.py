@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo, RespondWith
+from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo
 from strangle_mw.core.hygiene import Hygiene, forward_headers, read_fields
 from strangle_mw.core.messages import (
     STANDARD_METHODS,
@@ -67,7 +67,7 @@ class Forward(NamedTuple):
     """The request goes upstream.
 
     `target` is path and query below the upstream's base path; `fields` are the headers as they are written,
-    all but `Host` and `Transfer-Encoding`; `length` is that of the body (see `messages.forward_headers`).
+    all but `Host` and `Transfer-Encoding`; `length` is that of the body (see `hygiene.forward_headers`).
     """
 
     route: CompiledRoute
@@ -76,6 +76,7 @@ class Forward(NamedTuple):
     target: bytes
     fields: bytes
     length: int
+    max_body: int | None
     head: RequestHead
 
     @property
@@ -96,7 +97,7 @@ class HeadReader(Protocol):
     encoding: str
 
     def head(self, source: Any, path: bytes, authority: bytes) -> RequestHead:
-        """Build the request's head; its headers are a copy (they are read before the body, promise P8)."""
+        """Build the request's head, before anything of its body is read (promise P8)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +126,7 @@ def prepare(
     not tell; `decoded` the path that the wrapped app sees. Nothing else of the request is read unless it is
     needed: a plain path without a route costs one regular expression and one or two dictionary look-ups.
     """
-    target = decoded.encode(reader.encoding, "surrogateescape") if raw is None else raw
+    target = _encode(decoded, reader.encoding) if raw is None else raw
     if is_plain(target) and (text := target.decode("ascii")) == decoded:
         found = snapshot.table.match_plain(text, method)
         if found is None:
@@ -134,10 +135,18 @@ def prepare(
         if found is NEEDS_HEAD:
             found = snapshot.table.match_plain(text, method, head)
         return _act(snapshot, found, head, plain=True) if isinstance(found, CompiledRoute) else LEGACY
-    path, authority = request_path(raw, decoded.encode(reader.encoding, "surrogateescape"))
+    path, authority = request_path(raw, _encode(decoded, reader.encoding))
     if _no_reading_has_a_route(snapshot.table, path, method):
         return LEGACY
     return _prepare_carefully(snapshot, path, reader.head(source, path, authority))
+
+
+def _encode(decoded: str, encoding: str) -> bytes:
+    """Return a decoded path's bytes; one that no HTTP request can have (a test's, say) matches no route."""
+    try:
+        return decoded.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        return b""
 
 
 def is_active(route: CompiledRoute) -> bool:
@@ -189,6 +198,8 @@ def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead, *, plain: 
     if action is None or route.stage is Stage.LEGACY:
         return LEGACY
     try:
+        if head.method not in STANDARD_METHODS:
+            check_method(head.method)
         if isinstance(action, ForwardTo):
             return _forward(snapshot, route, action, head, plain=plain)
         if isinstance(action, RedirectTo):
@@ -202,8 +213,6 @@ def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead, *, plain: 
 def _forward(
     snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead, *, plain: bool
 ) -> Decision:
-    if head.method not in STANDARD_METHODS:
-        check_method(head.method)
     rewrite = action.rewrite
     target = path = rewrite.apply(route, head.path)
     if path is not head.path:
@@ -215,10 +224,11 @@ def _forward(
     if not plain or head.query:
         check_target(target)
     fields, length = forward_headers(head, snapshot.hygiene, action.request_headers, rewrite.prefix)
-    if snapshot.settings.max_body is not None and length > snapshot.settings.max_body:
+    max_body = snapshot.settings.max_body
+    if max_body is not None and length > max_body:
         return Reject(413, "body-too-large")
     upstream = action.upstreams[0] if len(action.upstreams) == 1 else _share(snapshot, route, action, head)
-    return Forward(route, action, upstream, target, fields, length, head)
+    return Forward(route, action, upstream, target, fields, length, max_body, head)
 
 
 def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> Decision:
@@ -269,7 +279,6 @@ __all__ = [
     "HeadReader",
     "Legacy",
     "Reject",
-    "RespondWith",
     "Snapshot",
     "bucket",
     "is_active",

@@ -114,12 +114,19 @@ class TrustedPeers:
 
 @lru_cache(maxsize=1024)
 def _in_networks(peer: str, networks: tuple[object, ...]) -> bool:
-    from ipaddress import IPv4Network, IPv6Network, ip_address  # only tables with trusted proxies pay for it
+    from ipaddress import (
+        IPv4Network,
+        IPv6Address,
+        IPv6Network,
+        ip_address,
+    )  # only tables with trusted proxies pay for it
 
     try:
         address = ip_address(peer)
     except ValueError:
         return peer in networks  # "": a peer on a Unix socket has no address
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped  # an IPv4 peer on a dual-stack socket
     return any(isinstance(n, IPv4Network | IPv6Network) and address in n for n in networks)
 
 
@@ -239,7 +246,8 @@ def _length(framing: Sequence[Header], http_version: str) -> int:
         name, value = framing[0]
         if name == b"content-length" and _is_length(value):
             return int(value)
-        if name == b"transfer-encoding" and value.strip().lower() == b"chunked":
+        # A coding under HTTP/1.0 is faulty framing, however it is meant (RFC 9112 section 6.1).
+        if name == b"transfer-encoding" and value.strip().lower() == b"chunked" and http_version != "1.0":
             return CHUNKED
     raise Refused(400, "bad-framing")
 
@@ -257,10 +265,11 @@ def _ours(peer: str, host: bytes, scheme: str, prefix: bytes, marker: bytes) -> 
     host = host.strip()
     if not _is_host(host):
         raise Refused(400, "bad-host")
-    node = (f'"[{peer}]"' if ":" in peer else peer or "unknown").encode("latin-1", "replace")
+    address = _address(peer)
+    node = f'"[{address}]"'.encode() if ":" in address else address.encode() or b"unknown"
     asked = b';host="' + host + b'"' if host else b""
     found = [
-        (b"x-forwarded-for", peer.encode("latin-1", "replace")),
+        (b"x-forwarded-for", address.encode()),
         (b"x-forwarded-host", host),
         (b"x-forwarded-proto", scheme.encode("latin-1", "replace")),
         (b"x-forwarded-prefix", prefix),
@@ -268,6 +277,16 @@ def _ours(peer: str, host: bytes, scheme: str, prefix: bytes, marker: bytes) -> 
         (b"via", b"1.1 " + marker),
     ]
     return _write(h for h in found if h[1])
+
+
+def _address(peer: str) -> str:
+    """Return the peer's address, "" if it is none: some servers put there what a client has sent."""
+    from ipaddress import ip_address
+
+    try:
+        return str(ip_address(peer.partition("%")[0]))
+    except ValueError:
+        return ""
 
 
 def _append(inbound: Sequence[Header], ours: Iterable[Header]) -> list[Header]:

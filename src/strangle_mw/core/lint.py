@@ -31,7 +31,7 @@ def duplicate_names(routes: Sequence[CompiledRoute]) -> Iterator[Problem]:
 
 def unreachable(routes: Sequence[CompiledRoute]) -> Iterator[Problem]:
     """Report routes that can never match, because one better route takes all their requests."""
-    for better, worse in _rivals(routes):
+    for better, worse in (*_rivals(routes), *_over_regexes(routes)):
         if _takes_all(better, worse):
             yield Problem(
                 f"routes[{worse.index}]",
@@ -57,11 +57,23 @@ def _rivals(routes: Sequence[CompiledRoute]) -> Iterator[tuple[CompiledRoute, Co
     """Yield pairs of routes with equally ranked, overlapping paths and shared hosts, the winner first."""
     groups: dict[object, list[CompiledRoute]] = {}
     for route in routes:
-        groups.setdefault(_place(route), []).append(route)
+        for host in route.hosts or ("",):
+            groups.setdefault((_place(route), host), []).append(route)
+    told: set[tuple[int, int]] = set()
     for group in groups.values():
         ordered = sorted(group, key=lambda r: r.precedence(""))
         for at, worse in enumerate(ordered):
-            yield from ((better, worse) for better in ordered[:at] if _hosts_overlap(better, worse))
+            for better in ordered[:at]:
+                if (better.index, worse.index) not in told:
+                    told.add((better.index, worse.index))
+                    yield better, worse
+
+
+def _over_regexes(routes: Sequence[CompiledRoute]) -> Iterator[tuple[CompiledRoute, CompiledRoute]]:
+    """Yield routes for every path beside regular expressions, which come after every path."""
+    everything = [r for r in routes if r.pattern is not None and r.pattern.subtree and not r.pattern.segments]
+    for regex in (r for r in routes if r.pattern is None):
+        yield from ((r, regex) for r in everything if r.hosts == regex.hosts)
 
 
 def _place(route: CompiledRoute) -> object:
@@ -70,10 +82,6 @@ def _place(route: CompiledRoute) -> object:
         return route.declared.regex
     literals = tuple(s.prefix if not s.name else None for s in route.pattern.segments)
     return (route.pattern.rank, literals)
-
-
-def _hosts_overlap(a: CompiledRoute, b: CompiledRoute) -> bool:
-    return a.hosts == b.hosts or bool(set(a.hosts) & set(b.hosts))
 
 
 def _methods_overlap(a: CompiledRoute, b: CompiledRoute) -> bool:
@@ -101,7 +109,7 @@ def _takes_all(better: CompiledRoute, worse: CompiledRoute) -> bool:
         return False
     if better.methods and not (worse.methods and worse.methods <= better.methods):
         return False
-    if worse.methods and not better.methods:
+    if worse.methods and not better.methods and (better.pattern is None) == (worse.pattern is None):
         return False  # a given method goes before any: `worse` wins its own requests
     if better.hosts and not (worse.hosts and set(worse.hosts) <= set(better.hosts)):
         return False
@@ -130,6 +138,8 @@ def has_nested_quantifier(text: str) -> bool:
         return _nested(regex_parser.parse(text, re.ASCII), inside=False)
     except re.error:
         return False
+    except RecursionError:
+        return True  # nested so deeply that nobody can tell
 
 
 def _nested(tree: object, *, inside: bool) -> bool:

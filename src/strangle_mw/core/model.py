@@ -1,6 +1,6 @@
 """What a user writes: routes, upstreams and their parts, as frozen values.
 
-Only declarations live here. Their compiled form is in `routing` and `decision`; what changes while the
+Only declarations live here. Their compiled form is in `compiled`; what changes while the
 program runs is in the engine. Each field's `doc` feeds the JSON Schema and is checked against the
 reference pages; `key` is the field's name in a file where Python reserves the word.
 """
@@ -17,6 +17,10 @@ LEGACY_TARGET = "legacy"
 
 MAX_REGEX_PATH = 2048
 """Bytes of a path beyond which no regular expression is tried: Python's `re` may backtrack for ever."""
+
+
+MAX_SECONDS = 86_400
+"""The longest time that a timeout may be: a day."""
 
 
 class Stage(StrEnum):

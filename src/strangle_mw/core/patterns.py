@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
+from strangle_mw.core.paths import readings, split
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -24,7 +26,11 @@ TYPES: Mapping[str, re.Pattern[str]] = {
 LITERAL, PARTIAL, TYPED, PARAMETER, SUBTREE, REGEX = range(6)
 """Classes of a segment in order of precedence (design section 3.3 rule 2); a regex comes after every path."""
 
+MAX_SEGMENTS = 128
+"""Segments of a pattern; each is one step of the matcher."""
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_SAFE = "/%:@!$&'()*+,;=~"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(rb"%[0-9A-Fa-f]{2}|[\x00-\xff]")
 _UNSAFE_LITERAL = re.compile(r"[\\?#\x00-\x20\x7f]|%(?![0-9A-Fa-f]{2})|%(?:2[Ff]|5[Cc]|00)")
@@ -167,6 +173,8 @@ def parse_path(text: str) -> PathPattern:
         raise PatternError(f"must start with a slash: write {'/' + text!r}")
     subtree = text.endswith("/*")
     parts = (text[:-2] if subtree else text).split("/")[1:]
+    if len(parts) > MAX_SEGMENTS:
+        raise PatternError(f"has more than {MAX_SEGMENTS} segments")
     segments = tuple(_parse_segment(part) for part in parts)
     if any(not s.prefix and not s.name for s in segments[: None if subtree else -1]):
         raise PatternError("has an empty segment (two slashes in a row); remove one")
@@ -190,6 +198,7 @@ def _parse_segment(part: str) -> Segment:
     if not found:
         if part in (".", ".."):
             raise PatternError("has a dot segment; write the path that it stands for")
+        _check_readings("/" + part)
         return Segment(unquote(part))
     if len(found) > 1:
         raise PatternError(f"has two parameters in one segment, {part!r}; use `regex` for that")
@@ -207,6 +216,16 @@ def _check_literal(text: str) -> None:
         raise PatternError(
             f"contains {bad.group()!r}, which servers read in different ways; "
             "a path holds no query, fragment, backslash, encoded slash or bare %"
+        )
+
+
+def _check_readings(literal: str) -> None:
+    """Refuse literal text that a standard server may read otherwise: no request for it could be forwarded."""
+    quoted = quote(literal, safe=_SAFE).encode()
+    if any(split(reading) != split(quoted) for reading in readings(quoted)):
+        raise PatternError(
+            f"contains {literal!r}, which servers read in different ways (`;`, an encoded `%`, `#` or dot, "
+            "invalid UTF-8); leave this path to the wrapped app, or match it with a parameter"
         )
 
 
@@ -235,6 +254,9 @@ def parse_template(text: str, known: Iterable[str]) -> Template:
     parts = tuple(part for p in pieces if (part := _template_part(p, names)) is not None)
     if "//" in text or re.search(r"/\.{1,2}(?:/|$)", text):
         raise PatternError("has an empty or dot segment; write the path that it stands for")
+    if re.search(r"[^/]\{\*\}", text):
+        raise PatternError("must have a slash before {*}, which starts a segment of its own")
+    _check_readings(re.sub(r"\{[^{}]*\}", "x", text))
     whole = text.split("{", 1)[0]
     fixed = whole.rsplit("/", 1)[0] if "{" in text else whole
     return Template(text, parts, tuple(unquote(s) for s in fixed.split("/")[1:]))
@@ -245,7 +267,7 @@ def _template_part(piece: str, names: set[str]) -> bytes | str | None:
         if "{" in piece or "}" in piece:
             raise PatternError("has an unmatched brace; write a parameter as {name}")
         _check_literal(piece)
-        return quote(piece, safe="/%:@!$&'()*+,;=~").encode() or None
+        return quote(piece, safe=_SAFE).encode() or None
     name = piece.lstrip("/")[1:-1]
     if name not in names:
         wanted = ", ".join("{" + n + "}" for n in sorted(names)) or "no parameters"

@@ -4,7 +4,7 @@ The rule (design section 3.3) is a comparison of any two routes; the table gives
 comparing. A trie node's children are visited in the order of precedence, and a leaf's routes are kept
 sorted, so the first route whose every condition holds is the best one. Children of *equal* rank (two typed
 parameters, two partial segments with as many literal characters) are walked together, because the next
-segment may still decide between them. `tests/core/test_routing.py` holds the naive form of the rule.
+segment may still decide between them. `tests/laws/naive.py` holds the naive form of the rule.
 """
 
 from __future__ import annotations

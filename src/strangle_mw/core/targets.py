@@ -35,6 +35,8 @@ def parse_endpoint(url: str) -> Endpoint:
         raise PatternError("must be an address like http://host:port, https://host or unix:/path.sock")
     if parts.username is not None or parts.password is not None:
         raise PatternError("must not hold a user name or password; use request_headers to send credentials")
+    if port == 0:
+        raise PatternError("must have a port of 1..65535")
     if "?" in url or "#" in url:
         raise PatternError("must not hold a query or fragment; those come from the request")
     return _http(parts.scheme, parts.hostname, port, parts.path)
@@ -42,8 +44,7 @@ def parse_endpoint(url: str) -> Endpoint:
 
 def _http(scheme: str, host: str, port: int | None, path: str) -> Endpoint:
     base = path.rstrip("/")
-    if base:
-        parse_template(base, ())
+    sent = parse_template(base, ()).fill({}) if base else b""
     name = f"[{host}]" if ":" in host else _ascii(host)
     default = _PORTS[scheme]
     authority = name if port in (None, default) else f"{name}:{port}"
@@ -52,7 +53,7 @@ def _http(scheme: str, host: str, port: int | None, path: str) -> Endpoint:
         name.strip("[]"),
         default if port is None else port,
         authority.encode(),
-        base.encode(),
+        sent,
     )
 
 

@@ -9,12 +9,23 @@ import difflib
 from typing import TYPE_CHECKING
 
 from strangle_mw.core.compiled import CompiledUpstream
-from strangle_mw.core.model import Split, Upstream
+from strangle_mw.core.model import MAX_SECONDS, Split, Tls, Upstream
 from strangle_mw.core.patterns import PatternError
 from strangle_mw.core.targets import is_target, parse_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+
+_TIMES = ("connect_timeout", "timeout", "idle_timeout", "keepalive")
+# What parses already and acts in a later version (see `compile`).
+_LATER = {
+    "breaker": "circuit breakers act",
+    "health": "health checks act",
+    "lambda_": "Lambda functions act",
+    "asgi": "apps in this process act",
+    "wsgi": "apps in this process act",
+}
 
 
 class UpstreamRegistry:
@@ -29,6 +40,39 @@ class UpstreamRegistry:
     def add(self, name: str, upstream: Upstream) -> None:
         """Add an upstream that has a name."""
         self.compiled[name] = self._compile(name, upstream, "url" if upstream.url else "urls")
+        self.check(upstream, "")
+
+    def check(self, upstream: Upstream, field: str) -> None:
+        """Note what an upstream's settings cannot be; `field` is where they stand."""
+        at = f"{field}." if field else ""
+        kinds = [k for k in ("url", "urls", "lambda_", "asgi", "wsgi") if getattr(upstream, k)]
+        if len(kinds) != 1:
+            what = (
+                "needs a `url`"
+                if not kinds
+                else f"give only one of {', '.join(k.rstrip('_') for k in kinds)}"
+            )
+            self._note(field, what, "upstream-target")
+        for name, what in _LATER.items():
+            if getattr(upstream, name):
+                self._note(at + name.rstrip("_"), f"{what} in a later version; remove it", "not-yet")
+        if upstream.http != "1.1":
+            self._note(at + "http", 'HTTP/2 acts in a later version; use "1.1"', "not-yet")
+        if len(upstream.urls) > 1:
+            self._note(at + "urls", "several addresses act in a later version; give one `url`", "not-yet")
+        for name in _TIMES:
+            if not 0 < getattr(upstream, name) <= MAX_SECONDS:
+                self._note(
+                    at + name, f"must be more than 0 and at most {MAX_SECONDS} seconds", "upstream-range"
+                )
+        if upstream.max_in_flight < 1:
+            self._note(at + "max_in_flight", "must be 1 or more", "upstream-range")
+        if upstream.tls != Tls() and not all(
+            u.startswith("https:") for u in (upstream.url, *upstream.urls) if u
+        ):
+            self._note(at + "tls", "needs an https:// address", "tls-without-https")
+        if upstream.tls.key and not upstream.tls.cert:
+            self._note(at + "tls.key", "needs `cert`, the certificate it belongs to", "tls-key")
 
     def shares(self, to: object) -> list[tuple[CompiledUpstream, int]]:
         """Resolve a `to`: each upstream with the upper bound of its share, in basis points."""
@@ -51,7 +95,12 @@ class UpstreamRegistry:
             return list(to)
         if isinstance(to, Upstream):
             return [Split(upstream=self._anonymous(to))]
-        self._note("to", "apps in this process act in a later version; give an http(s) address", "not-yet")
+        if callable(to):
+            self._note(
+                "to", "apps in this process act in a later version; give an http(s) address", "not-yet"
+            )
+        else:
+            self._note("to", "must be an upstream's name, an address or a list of {upstream, weight}", "type")
         return []
 
     def _anonymous(self, upstream: Upstream) -> str:
@@ -63,6 +112,7 @@ class UpstreamRegistry:
             name = f"{address} ({number})"
         if name not in self.compiled:
             self.compiled[name] = self._compile(name, upstream, "to")
+            self.check(upstream, "to")
         return name
 
     def _resolve(self, field: str, name: str) -> CompiledUpstream | None:

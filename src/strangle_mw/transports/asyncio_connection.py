@@ -49,7 +49,6 @@ class Connection(asyncio.Protocol):
         "_error",
         "_on_slow",
         "_owner",
-        "_pump",
         "_reading",
         "_room",
         "_sent",
@@ -64,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_waiter",
         "loop",
         "parser",
+        "pump",
     )
 
     _transport: asyncio.Transport
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._pump: asyncio.Task[None] | None = None
+        self.pump: asyncio.Task[None] | None = None
         self._on_slow: OnSlow | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = self._deadline = self._slow_at = inf
@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
             return False  # the answer came before the request had left
         self._busy = self._answered = False
         self._used = True
-        self._pump = self._on_slow = None
+        self.pump = self._on_slow = None
         # Up to SLOW early: cheaper than the clock, and the safe side. A longer exchange has seen a tick.
         self._deadline = (self._began or self.loop.time()) + self._owner.keepalive
         if self._timer_at > self._deadline:
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
         self._sent = False
         self._timeout = timeout
         self._deadline = self._began + self._owner.idle_timeout
-        self._pump = self.loop.create_task(self._send_body(body, chunked=chunked))
+        self.pump = self.loop.create_task(self._send_body(body, chunked=chunked))
 
     async def _send_body(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
         try:
@@ -231,12 +231,12 @@ class Connection(asyncio.Protocol):
                 self.fail(exc)
 
     def _stop_sending(self) -> None:
-        if not self._sent and self._pump is not None:
-            self._pump.cancel()
+        if not self._sent and self.pump is not None:
+            self.pump.cancel()
 
     async def _settle(self) -> None:
-        if self._pump is not None:
-            await asyncio.wait([self._pump])
+        if self.pump is not None:
+            await asyncio.wait([self.pump])
 
     def _progress(self, allowance: float) -> None:
         """Move the deadline of whoever waits for the answer: the exchange is alive."""

@@ -153,7 +153,7 @@ class AsyncPool:
 class AsyncAnswer:
     """One answer: its head, and its body as it comes. Close it exactly when done with it."""
 
-    __slots__ = ("_complete", "_connection", "_pool", "headers", "reason", "status")
+    __slots__ = ("_complete", "_connection", "_pool", "_pump", "headers", "reason", "status")
 
     def __init__(self, pool: AsyncPool, connection: Connection) -> None:
         parser = connection.parser
@@ -163,6 +163,7 @@ class AsyncAnswer:
         self._pool = pool
         self._connection: Connection | None = connection
         self._complete = False
+        self._pump: asyncio.Task[None] | None = None
 
     @property
     def complete(self) -> bool:
@@ -184,9 +185,15 @@ class AsyncAnswer:
             raise RuntimeError("the answer is closed")
         return await self._connection.read()
 
+    async def settle(self) -> None:
+        """Wait, after `close`, until the body of the request is no longer being read."""
+        if self._pump is not None:
+            await asyncio.wait([self._pump])
+
     def close(self) -> None:
         """Give the connection back, or abort it unless the answer is complete; may be repeated."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._complete = connection.parser.complete
+            self._pump = connection.pump
             self._pool.release(connection)
