@@ -19,7 +19,7 @@ class Served(int):
     name: str
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="session", params=SERVERS)
 def server(request, echo):
     """A server with the strangled app, one kind after the other."""
     with serve(request.param, MODULE, STRANGLE_TEST_UPSTREAM=echo.address) as port:

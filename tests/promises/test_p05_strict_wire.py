@@ -35,7 +35,7 @@ HOSTILE = {
 
 
 def attempt(server, asked):
-    with connect(server, timeout=5) as sock:
+    with connect(server, timeout=2) as sock:
         sock.sendall(asked)
         try:
             return read_reply(sock)

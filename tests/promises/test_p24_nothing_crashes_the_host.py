@@ -22,7 +22,7 @@ HEADERS = [
 
 
 def attempt(server, asked):
-    with connect(server, timeout=5) as sock:
+    with connect(server, timeout=2) as sock:
         try:
             sock.sendall(asked)
             return read_reply(sock).status
