@@ -53,21 +53,21 @@ _READER = _Reader()
 
 def _headers(environ: Environ) -> list[Header]:
     return [
-        (name, value.encode("latin-1", "replace"))
-        for key, value in environ.items()
+        (name, environ[key].encode("latin-1", "replace"))
+        for key, name in _header_keys(tuple(environ))
         # CGI's own two may stand there empty; an empty header of the client's is kept (proxy trap 25).
-        if (name := _header_name(key)) is not None and (value or key not in _CGI)
+        if environ[key] or key not in _CGI
     ]
 
 
-@lru_cache(maxsize=2048)
-def _header_name(key: str) -> bytes | None:
-    """Return the header that an environ key stands for (PEP 3333, RFC 3875 section 4.1.18)."""
-    if key in _CGI:
-        return key.replace("_", "-").lower().encode()
-    if not key.startswith("HTTP_"):
-        return None
-    return key[5:].replace("_", "-").lower().encode("latin-1", "replace")
+@lru_cache(maxsize=512)
+def _header_keys(keys: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
+    """Return the environ keys that stand for headers, with their names (PEP 3333, RFC 3875 section 4.1.18).
+
+    Worked out once for a set of keys, as in `core.hygiene`.
+    """
+    names = ((k, k if k in _CGI else k[5:] if k.startswith("HTTP_") else "") for k in keys)
+    return tuple((k, n.replace("_", "-").lower().encode("latin-1", "replace")) for k, n in names if n)
 
 
 class WSGIStrangler:
