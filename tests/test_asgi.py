@@ -115,9 +115,9 @@ def test_the_default_route_reads_nothing_and_adds_nothing():
     ("scope", "forwarded"),
     [
         (http("/m/x"), True),
-        (http("/root/m/x", root_path="/root"), False),
+        (http("/app/m/x", root_path="/app"), False),
         # servers differ in whether `path` holds the root path; the root path is part of the path
-        ({**http("/m/x"), "root_path": "/root"}, False),
+        ({**http("/m/x"), "root_path": "/app"}, False),
         ({**http("/m/x"), "root_path": ""}, True),
         # without raw_path the decoded path is quoted
         ({**http("/m/x"), "raw_path": None}, True),
@@ -133,8 +133,8 @@ def test_which_path_counts(scope, forwarded):
 
 def test_a_route_can_name_the_root_path():
     client = call(
-        strangle(legacy([]), [Route("/root/m/*", to="http://127.0.0.1:1")]),
-        {**http("/m/x"), "root_path": "/root"},
+        strangle(legacy([]), [Route("/app/m/*", to="http://127.0.0.1:1")]),
+        {**http("/m/x"), "root_path": "/app"},
     )
     assert client.status == 502
 

@@ -117,7 +117,7 @@ def routes(file: str, *, as_json: bool) -> None:
         click.echo("\n".join(as_table(found)))
 
 
-@main.command("explain")
+@main.command("explain", short_help="Say where a request would go, and why.")
 @_FILE
 @click.argument("method")
 @click.argument("url")

@@ -142,7 +142,7 @@ class AsyncClient:
         async def wait() -> None:
             async with asyncio.timeout(PATIENCE):
                 while not done():  # noqa: ASYNC110 - threads tell, too
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0)
 
         self._runner.run(wait())
 

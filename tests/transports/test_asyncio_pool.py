@@ -89,7 +89,7 @@ async def fetch(pool: AsyncPool, content: bytes | AsyncIterator[bytes] = b"", **
 
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110 - threads tell, too
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:
