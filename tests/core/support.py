@@ -16,7 +16,7 @@ class Reader:
         return RequestHead(path=path, authority=authority, **source)
 
 
-def request(method="GET", path="/", query="", headers=(), **more):
+def request(method="GET", query="", headers=(), **more):
     fields = [(n.lower().encode(), v.encode("latin-1")) for n, v in headers]
     return {"method": method, "query": query.encode("latin-1"), "headers": fields, **more}
 
@@ -25,7 +25,7 @@ def decide(source, target, method="GET", headers=(), decoded=None, **more):
     """Decide on a raw target under a table given as anything `load` takes."""
     snapshot = load([source] if isinstance(source, Route) else source, **more.pop("settings", {}))
     path, _, query = target.partition("?")
-    asked = request(method, path, query, headers, **more)
+    asked = request(method, query, headers, **more)
     return prepare(
         snapshot,
         method,

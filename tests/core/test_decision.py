@@ -3,10 +3,11 @@
 from hashlib import blake2b
 
 import pytest
-from support import decide
+from support import Reader, decide, request
 
 from strangle_mw import Condition, HeaderRules, Redirect, Respond, Route, Split
-from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, bucket, sticky_key
+from strangle_mw.config import load
+from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, bucket, prepare, sticky_key
 from strangle_mw.core.messages import RequestHead
 from strangle_mw.core.model import MAX_REGEX_PATH
 
@@ -225,8 +226,14 @@ def test_a_split_is_sticky_and_follows_the_weights():
         to=[Split(upstream="http://a", weight=1), Split(upstream="http://b", weight=3)],
         sticky=["header:X-User"],
     )
-    names = [decide(route, "/m", headers=[("X-User", f"u{i}")]).upstream.name for i in range(400)]
-    assert names == [decide(route, "/m", headers=[("X-User", f"u{i}")]).upstream.name for i in range(400)]
+    snapshot = load([route])
+    asked = [request("GET", headers=[("X-User", f"u{i}")]) for i in range(400)]
+
+    def shared_out():
+        return [prepare(snapshot, "GET", b"/m", "/m", a, Reader()).upstream.name for a in asked]
+
+    names = shared_out()
+    assert names == shared_out()
     assert 60 < names.count("http://a") < 140
 
 
@@ -277,12 +284,7 @@ def test_named_groups_are_there_when_the_trailing_slash_is_ignored(kind):
 
 
 def test_a_path_that_no_request_can_have_is_legacys():
-    from support import Reader as Utf8
-
-    from strangle_mw.config import load
-    from strangle_mw.core.decision import prepare
-
-    class Latin1(Utf8):
+    class Latin1(Reader):
         encoding = "latin-1"
 
     table = load([Route("/*", to=M)])
