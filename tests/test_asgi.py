@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from echo import Echo
-from strangle_mw import Route, Upstream, strangle
+from strangle_mw import ForwardError, Route, Upstream, strangle
 
 MODERN = Route("/m/*", to="http://127.0.0.1:1")
 
@@ -326,7 +326,6 @@ def test_a_send_that_fails_during_an_upload_is_what_is_raised():
 
 def test_one_watcher_for_one_client_whatever_is_sent_again():
     from strangle_mw.asgi import _Client
-    from strangle_mw.errors import ForwardError
 
     async def run():
         asked, left, failed = [], asyncio.Event(), []
@@ -362,3 +361,18 @@ def test_a_receive_that_never_waits_does_not_stop_the_loop(echo):
         return client
 
     assert asyncio.run(asyncio.wait_for(run(), 20)).status == 504
+
+
+@pytest.mark.parametrize("name", ["cutlength", "cutchunks"])
+def test_a_cut_answer_is_raised_and_never_ends_cleanly(echo, name):
+    async def run():
+        app = strangle(legacy([]), [Route("/m/*", to=echo.address)])
+        client = Client()
+        with pytest.raises(ForwardError):
+            await app(http(f"/m/{name}"), client.receive, client.send)
+        await app.engine.aclose(asyncio.get_running_loop())
+        return client
+
+    client = asyncio.run(run())
+    assert client.status == 200
+    assert all(m["more_body"] for m in client.sent[1:])

@@ -39,6 +39,7 @@ def test_request_path(raw, decoded, path, authority):
 READINGS = {
     "dot segments removed": (b"/m/../x", b"/x"),
     "encoded dot segments removed": (b"/m/%2E%2e/x", b"/x"),
+    "encoded dots alone, the slash still data": (b"/r/%2e%2e/r%2Fx", b"/r%2Fx"),
     "decoded once": (b"/m%2fx", b"/m/x"),
     "backslash as slash": (b"/m\\x", b"/m/x"),
     "empty segments merged": (b"/m//x", b"/m/x"),
