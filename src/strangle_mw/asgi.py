@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED, answer_headers
 from strangle_mw.core.messages import RequestHead
-from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, failure_reason, log
+from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, log
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class ASGIStrangler:
             elif started:
                 raise  # the server then cuts the connection: an answer never ends cleanly before its end (P6)
             else:
-                await self._fail(forward, exc, send)
+                await _respond(send, exc.status, *self.engine.failed(forward, exc))
         finally:
             if answer is not None:
                 answer.close()
@@ -144,12 +144,6 @@ class ASGIStrangler:
             return stop.value  # type: ignore[no-any-return]
         finally:
             conversation.close()
-
-    async def _fail(self, forward: Forward, error: ForwardError, send: Send) -> None:
-        detail = f"upstream {forward.upstream.name!r}: {error}"
-        reason, route = failure_reason(error), forward.route.name
-        headers, body = self.engine.failure(forward.head.method, error.status, reason, route, detail)
-        await _respond(send, error.status, headers, body)
 
 
 def _whole_path(root: str, path: str) -> str:

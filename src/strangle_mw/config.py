@@ -45,7 +45,7 @@ Source = str | PathLike[str] | Mapping[str, Any] | Sequence[Route | Mapping[str,
 T = TypeVar("T")
 _log = logging.getLogger("strangle_mw")
 
-# Settings and upstream fields that parse already and act in a later version (see `core.compile`).
+# Settings that parse already and act in a later version (see `core.compile`).
 _LATER_SETTINGS = ("identify", "serve", "store", "admin")
 
 
@@ -85,7 +85,7 @@ def load(
     every problem found.
     """
     problems: list[Problem] = []
-    data = _document(source, problems)
+    data = _document(source)
     decoder = _Decoder(problems, from_file=isinstance(source, str | PathLike))
     document = _decode(data, decoder)
     given = {k: v for k, v in settings.items() if v not in (None, ())}
@@ -93,8 +93,6 @@ def load(
     merged = dataclasses.replace(document.strangle, **{k: getattr(in_code, k) for k in given})
     revision = blake2b(repr(data).encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
     snapshot = _compile(document, merged, problems, hop_marker)
-    if problems:
-        raise ConfigError(_without_echoes(dict.fromkeys(problems)))
     return dataclasses.replace(snapshot, revision=revision, draw=draw)
 
 
@@ -128,7 +126,7 @@ def _decode(data: Mapping[str, Any], decoder: _Decoder) -> Document:
     )
 
 
-def _document(source: Source, problems: list[Problem]) -> Mapping[str, Any]:
+def _document(source: Source) -> Mapping[str, Any]:
     if isinstance(source, str | PathLike):
         return read_file(Path(source))
     if isinstance(source, Mapping):
@@ -136,7 +134,7 @@ def _document(source: Source, problems: list[Problem]) -> Mapping[str, Any]:
     if isinstance(source, list | tuple):
         return {"routes": source}
     what = f"must be a file's path, a dict or a list of routes, not {type(source).__name__}"
-    raise ConfigError([*problems, Problem("routes", what, "source-type")])
+    raise ConfigError([Problem("routes", what, "source-type")])
 
 
 def _compile(document: Document, settings: Settings, problems: list[Problem], hop_marker: bytes) -> Snapshot:
@@ -153,7 +151,7 @@ def _compile(document: Document, settings: Settings, problems: list[Problem], ho
     problems += _check_upstreams(upstreams, compiler.upstreams.used, document)
     problems += [*duplicate_names(routes), *unreachable(routes), *_check_settings(settings)]
     if problems:
-        routes = []
+        raise ConfigError(_without_echoes(dict.fromkeys(problems)))
     return Snapshot(
         RouteTable(routes, loose_slash=loose),
         upstreams,
@@ -161,9 +159,7 @@ def _compile(document: Document, settings: Settings, problems: list[Problem], ho
         Hygiene(
             hop_marker,
             frozenset(h.lower().encode("latin-1", "replace") for h in settings.allow_headers),
-            TrustedPeers(tuple(_network(p) for p in settings.trusted_proxies))
-            if not problems
-            else frozenset(),
+            TrustedPeers(tuple(_network(p) for p in settings.trusted_proxies)),
         ),
         settings,
         warnings=tuple(_warnings(routes, upstreams)),

@@ -137,6 +137,15 @@ class Engine:
         headers, body = problem(status, reason, request_id)
         return headers, b"" if method == "HEAD" else body
 
+    def failed(self, forward: Forward, error: ForwardError) -> tuple[list[Header], bytes]:
+        """Log a request that could not be forwarded, and build its answer; `error.status` is its status."""
+        if error.status >= 500:  # noqa: PLR2004 - RFC 9110 section 15.6
+            reason = f"upstream-{error.stage}"
+        else:
+            reason = "body-too-large" if error.status == 413 else "bad-body"  # noqa: PLR2004
+        detail = f"upstream {forward.upstream.name!r}: {error}"
+        return self.failure(forward.head.method, error.status, reason, forward.route.name, detail)
+
     def tell_raw(self, server: str) -> None:
         """Warn, once a process, of a server that does not hand on the raw request target."""
         self.told_raw = True
@@ -164,13 +173,6 @@ class Engine:
         )
         for warning in snapshot.warnings:
             log.warning("%s", warning)
-
-
-def failure_reason(error: ForwardError) -> str:
-    """Name a failure for the client: whose fault it was, and at which stage."""
-    if error.status >= 500:  # noqa: PLR2004 - RFC 9110 section 15.6
-        return f"upstream-{error.stage}"
-    return "body-too-large" if error.status == 413 else "bad-body"  # noqa: PLR2004
 
 
 def _hop_marker() -> bytes:

@@ -14,7 +14,7 @@ from strangle_mw.core.decision import LEGACY, Answer, Forward, prepare
 from strangle_mw.core.exchange import SAFE_METHODS
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED, answer_headers
 from strangle_mw.core.messages import RequestHead
-from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, failure_reason, log
+from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, log
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -111,10 +111,7 @@ class WSGIStrangler:
         try:
             return _relay(forward, self._converse(forward, body), start_response)
         except ForwardError as error:
-            detail = f"upstream {forward.upstream.name!r}: {error}"
-            reason, route = failure_reason(error), forward.route.name
-            headers, text = self.engine.failure(forward.head.method, error.status, reason, route, detail)
-            return _respond(start_response, error.status, headers, text)
+            return _respond(start_response, error.status, *self.engine.failed(forward, error))
 
     def _converse(self, forward: Forward, body: _Body) -> BlockingAnswer:
         """Perform the effects of `core.exchange`, blocking."""
