@@ -32,7 +32,7 @@ REPEATS = 20
 
 def measure(group: Group, routes: int, options: Options, progress: Progress) -> dict[str, Series]:
     """Return the series of the bare and the wrapped app, called in turn."""
-    asgi = group.name.endswith("asgi")
+    asgi = group.interface == "asgi"
     questions = [(scope if asgi else environ)(path, HEADERS[options.headers]) for path in misses(routes)]
     series = {f"{group.name}/{name}": Series(f"{group.name}/{name}") for name in group.wanted(options)}
     calls = {name: call for name, one in series.items() if (call := _call(one, routes, asgi=asgi))}

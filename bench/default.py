@@ -6,14 +6,14 @@ Beside it nginx as the facade in front of the same app; what nginx adds is the C
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
-from bench import calls, servers, wrk
+from bench import calls, proxies, wrk
 from bench.paths import misses
-from bench.payload import LEGACY
 from bench.report import Table
-from bench.rounds import Peer, run
-from bench.served import COLUMNS, DIRECT, OURS, Group, Site, describe, fill
+from bench.rounds import Peer, loaded, run
+from bench.served import COLUMNS, DIRECT, OURS, Group, Site, describe, fill, marginal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.options import Options
     from bench.processes import Running
     from bench.report import Progress
-    from bench.rounds import Series
+    from bench.wrk import Script
 
 NAME = "default"
 ROUTES = 10_000
@@ -50,36 +50,28 @@ def measure(options: Options, progress: Progress, folder: Path) -> Table | None:
         " 'call': the app called in this process, without a server."
     )
     script = wrk.write_script(folder, NAME, misses(ROUTES))
-    site = Site(folder, script, misses(ROUTES)[0], 9, ROUTES, options.threads)
+    site = Site(folder=folder, path=misses(ROUTES)[0], upstream=9, threads=options.threads, routes=ROUTES)
     for group in wanted:
-        _group(table, group, site, options, progress)
+        _group(table, group, site, script, options, progress)
     return table
 
 
-def _group(table: Table, group: Group, site: Site, options: Options, progress: Progress) -> None:
+def _group(
+    table: Table, group: Group, site: Site, script: Script, options: Options, progress: Progress
+) -> None:
     if group in CALLS:
         series = calls.measure(group, ROUTES, options, progress)
     else:
-        series = run([_peer(site, group, name) for name in group.wanted(options)], options, progress)
-
-    def added(name: str) -> list[float]:
-        one = _one(series, group, name)
-        return one.column("cpu") if name == HOP else one.above(_one(series, group, DIRECT))
-
-    fill(table, group, series, added)
-
-
-def _peer(site: Site, group: Group, name: str) -> Peer:
-    if name != HOP:
-        return site.peer(group, name, LEGACY)
-
-    @contextmanager
-    def start() -> Iterator[Running]:
-        with site.start(group, DIRECT, LEGACY) as app, servers.hop(site.folder, app) as running:
-            yield running
-
-    return Peer(f"{group.name}/{name}", start, site.script)
+        sample = partial(loaded, script, options)
+        names = group.wanted(options)
+        peers = site.peers(group, [name for name in names if name != HOP], sample)
+        if HOP in names:
+            peers.append(Peer(f"{group.name}/{HOP}", partial(_facade, site, group), sample))
+        series = run(peers, options, progress)
+    fill(table, group, series, marginal(group, series, {HOP}))
 
 
-def _one(series: dict[str, Series], group: Group, name: str) -> Series:
-    return series[f"{group.name}/{name}"]
+@contextmanager
+def _facade(site: Site, group: Group) -> Iterator[Running]:
+    with site.start(group, DIRECT) as app, proxies.facade(site.folder, app) as running:
+        yield running

@@ -1,65 +1,67 @@
-"""Marginal CPU of a forwarded GET: the server's CPU per request above that of an app that answers itself."""
+"""Marginal CPU and latency of a forwarded GET: the CPU per request above that of an app that answers itself."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from bench import servers, wrk
+from bench import proxies, wrk
 from bench.paths import forwarded
-from bench.payload import LEGACY, MODERN
 from bench.report import Table
-from bench.rounds import run
-from bench.served import COLUMNS, DIRECT, OURS, Group, Site, describe, fill
+from bench.rounds import loaded, run
+from bench.served import COLUMNS, FORWARDERS, SERVERS, Group, Site, describe, fill, marginal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from bench.options import Options
     from bench.report import Progress
-    from bench.rounds import Series
 
 NAME = "forward"
-GROUPS = (
+LEVELS = (1, 32, 256)
+"""Connections of the load."""
+TARGETS = {
+    "asgi": {"minimal": 1.5, "aiohttp": 1 / 2.5, "httpx2": 1 / 10},
+    "wsgi": {"minimal": 1.5, "urllib3": 1 / 4},
+}
+TARGET_LEVEL = 32
+GROUPS = tuple(
     Group(
-        f"{NAME}/asgi",
-        "uvicorn",
-        (DIRECT, OURS, "minimal", "aiohttp", "httpx2"),
-        {"minimal": 1.5, "aiohttp": 1 / 2.5, "httpx2": 1 / 10},
-    ),
-    Group(
-        f"{NAME}/wsgi",
-        "gunicorn gthread",
-        (DIRECT, OURS, "minimal", "urllib3", "httpx2"),
-        {"minimal": 1.5, "urllib3": 1 / 4},
-    ),
+        f"{NAME}/{interface}/{level}",
+        label,
+        FORWARDERS[interface],
+        TARGETS[interface] if level == TARGET_LEVEL else {},
+    )
+    for level in LEVELS
+    for interface, label in SERVERS.items()
+)
+NOTE = (
+    "'added' is the CPU above 'direct', an app that answers itself, paired by round; of nginx and envoy, which"
+    " forward without an app, it is all their CPU."
 )
 
 
-def measure(options: Options, progress: Progress, folder: Path) -> Table | None:
-    """Measure every wanted peer behind both servers; None if none is wanted."""
+def measure(options: Options, progress: Progress, folder: Path) -> Iterator[Table]:
+    """Measure every wanted peer behind both servers; one table for each number of connections."""
     wanted = [group for group in GROUPS if group.wanted(options)]
     if not wanted:
-        return None
-    table = Table("forward: CPU microseconds per forwarded GET", COLUMNS, notes=[describe(options)])
-    table.notes.append("'added' is the CPU above 'direct', an app that answers itself, paired by round.")
+        return
     script = wrk.write_script(folder, NAME, forwarded())
-    with servers.upstream(folder) as modern:
-        site = Site(folder, script, forwarded()[0], modern.port, 0, options.threads)
-        for group in wanted:
-            _group(table, group, site, options, progress)
-    return table
+    with proxies.upstream(folder) as modern:
+        site = Site(folder=folder, path=forwarded()[0], upstream=modern.port, threads=options.threads)
+        for level in LEVELS:
+            load = replace(options, connections=level)
+            groups = [group for group in wanted if group.name.endswith(f"/{level}")]
+            table = Table(_title(level), COLUMNS, notes=[describe(load), NOTE])
+            for group in groups:
+                peers = site.peers(group, group.wanted(options), partial(loaded, script, load))
+                series = run(peers, load, progress)
+                fill(table, group, series, marginal(group, series))
+            if groups:
+                yield table
 
 
-def _group(table: Table, group: Group, site: Site, options: Options, progress: Progress) -> None:
-    names = group.wanted(options)
-    peers = [site.peer(group, name, LEGACY if name == DIRECT else MODERN) for name in names]
-    series = run(peers, options, progress)
-
-    def added(name: str) -> list[float]:
-        return _one(series, group, name).above(_one(series, group, DIRECT))
-
-    fill(table, group, series, added)
-
-
-def _one(series: dict[str, Series], group: Group, name: str) -> Series:
-    return series[f"{group.name}/{name}"]
+def _title(level: int) -> str:
+    return f"forward: CPU microseconds per forwarded GET, {level} connection{'s' if level > 1 else ''}"

@@ -6,9 +6,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from strangle_mw.core.decision import Snapshot
+
+MOST = 2_048
+"""Exchanges at a time: nobody shall meet the bulkhead."""
+PATIENCE = 600.0
+"""Seconds."""
 
 
 def problem() -> str:
@@ -25,6 +30,68 @@ def wrap(app: Any, patterns: list[str], port: int) -> Any:
     from strangle_mw import strangle
 
     return strangle(app, _routes(patterns, port))
+
+
+def forwarder(app: Any, port: int) -> Any:
+    """Wrap a WSGI or ASGI app so that everything below `/modern` goes to one local upstream.
+
+    As many requests at a time and as long a silence as any measurement asks for.
+    """
+    from strangle_mw import Route, Upstream, strangle
+
+    modern = Upstream(url=f"http://127.0.0.1:{port}", max_in_flight=MOST, idle_timeout=PATIENCE)
+    return strangle(app, {"upstreams": {"modern": modern}, "routes": [Route("/modern/*", to="modern")]})
+
+
+def blocking_exchange(port: int, path: str) -> Callable[[], bytes]:
+    """Return a call that asks a local port once through one pool of blocking sockets; the body comes back."""
+    from strangle_mw.transports.thread_pool import BlockingPool
+
+    endpoint, upstream, head = _exchange(port, path)
+    pool = BlockingPool(endpoint, upstream)
+
+    def call() -> bytes:
+        answer = pool.send(head, b"", method="GET", chunked=False, timeout=PATIENCE)
+        try:
+            body = answer.take()
+            while not answer.complete:
+                body += answer.read()
+        finally:
+            answer.close()
+        return body
+
+    return call
+
+
+def async_exchange(port: int, path: str) -> Callable[[], Awaitable[bytes]]:
+    """Return a coroutine function that asks a local port once through one asyncio pool."""
+    from strangle_mw.transports.asyncio_pool import AsyncPool
+
+    endpoint, upstream, head = _exchange(port, path)
+    pool = AsyncPool(endpoint, upstream)
+
+    async def call() -> bytes:
+        answer = await pool.send(head, b"", method="GET", chunked=False, timeout=PATIENCE)
+        try:
+            body = answer.take()
+            while not answer.complete:
+                body += await answer.read()
+        finally:
+            answer.close()
+        return body
+
+    return call
+
+
+def _exchange(port: int, path: str) -> tuple[Any, Any, bytes]:
+    from strangle_mw import Upstream
+    from strangle_mw.core.targets import parse_endpoint
+    from strangle_mw.transports.h1 import serialize_head
+
+    url = f"http://127.0.0.1:{port}"
+    endpoint = parse_endpoint(url)
+    head = serialize_head(b"GET", endpoint.base, path.encode(), endpoint.authority, b"")
+    return endpoint, Upstream(url=url, max_in_flight=MOST), head
 
 
 def matcher(patterns: list[str]) -> Callable[[bytes], bool]:

@@ -27,6 +27,10 @@ class Options:
     threads: int
     headers: str
     only: tuple[str, ...]
+    mebibytes: int
+    """Size of one body of `big`."""
+    idle: int
+    """Connections that `idle` holds open."""
 
     def wants(self, name: str) -> bool:
         """Tell whether `--only` leaves this row or measurement."""

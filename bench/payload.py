@@ -1,7 +1,27 @@
-"""The two answers of the measurements: the app's own and the upstream's, of equal length and type."""
+"""What the two sides of the measurements answer: the app's own answer and the upstream's, alike but for a word."""
 
 from __future__ import annotations
 
 LEGACY = b'{"server": "legacy", "items": ["lead-1", "lead-2", "lead-3"]}'
 MODERN = b'{"server": "modern", "items": ["lead-1", "lead-2", "lead-3"]}'
 CONTENT_TYPE = "application/json"
+
+DOWN = "/modern/down/"
+"""Below it an answer has as many bytes as the last segment says."""
+UP = "/modern/up"
+"""Answers with `MODERN` or `LEGACY` once the whole body has come."""
+EVENTS = "/modern/events"
+"""One event that names the side, then nothing: a stream, or a WebSocket."""
+
+BLOCK = bytes(262_144)
+"""One piece of a long answer that an app makes itself."""
+
+
+def event(side: str) -> bytes:
+    """Return the only event of a stream."""
+    return b"data: %s\n\n" % side.encode()
+
+
+def size_of(path: str) -> int:
+    """Return how many bytes are asked for by a path below `DOWN`."""
+    return int(path.removeprefix(DOWN))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import http.client
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -23,6 +24,10 @@ CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPUS = {CPUS[0]}
 LOAD_CPUS = set(CPUS[1:]) or SERVER_CPUS
 START_SECONDS = 60.0
+QUIET_SECONDS = 20.0
+IDLE_CPU = 0.001
+"""CPU seconds of 50 ms below which a server counts as idle: some of them look around ten times a second."""
+FILES = 65_536
 PR_SET_PDEATHSIG = 1
 
 
@@ -54,6 +59,22 @@ def cpu_seconds(pid: int) -> float:
     same nanoseconds as in `/proc/PID/task/*/schedstat`.
     """
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def await_quiet(pid: int) -> None:
+    """Wait until a process has finished what the load before left behind; at most `QUIET_SECONDS`."""
+    deadline, before, now = time.monotonic() + QUIET_SECONDS, 0.0, cpu_seconds(pid)
+    while now - before > IDLE_CPU and time.monotonic() < deadline:
+        time.sleep(0.05)
+        before, now = now, cpu_seconds(pid)
+
+
+def allow_open_files() -> int:
+    """Raise the limit of open files, which servers inherit, as far as it goes, and return it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 def busy_seconds(cpus: set[int]) -> float:

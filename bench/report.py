@@ -76,6 +76,11 @@ def at_most(value: float, limit: float, text: str) -> str:
     return f"{text}: {'met' if value <= limit else 'missed'}"
 
 
+def at_least(value: float, limit: float, text: str) -> str:
+    """Return a target with its verdict."""
+    return f"{text}: {'met' if value >= limit else 'missed'}"
+
+
 class Progress:
     """One line on a terminal that says what is being measured; nothing elsewhere."""
 

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import wrk
-from bench.processes import SERVER_CPUS, BenchError, Running, busy_seconds, cpu_seconds
+from bench.processes import SERVER_CPUS, BenchError, Running, await_quiet, busy_seconds, cpu_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from bench.options import Options
     from bench.report import Progress
+    from bench.wrk import Script
 
 WARM_UP = 1
 """Seconds of load before anything counts."""
+FEWEST = 4
+"""Answers for each connection; a slow peer is loaded longer until it has given about as many."""
+LONGEST = 10
+"""Seconds of load at most, unless more are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One row: its name, `measurement/server/peer`, and how its server is started."""
+    """One row: its name, `measurement/server/peer`, how its server is started, and what is measured of it."""
 
     name: str
     start: Callable[[], AbstractContextManager[Running]]
-    script: Path
+    sample: Callable[[Running], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Series:
     """All rounds of one peer, or why there are none."""
 
     name: str
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[Any] = field(default_factory=list)
     error: str = ""
 
     def median(self, what: str) -> float:
@@ -58,9 +63,10 @@ class Series:
         """Return one column of the samples."""
         return [getattr(sample, what) for sample in self.samples]
 
-    def above(self, base: Series) -> list[float]:
-        """Return, round by round, by how much this peer's CPU time exceeds that of `base`."""
-        return [mine.cpu - its.cpu for mine, its in zip(self.samples, base.samples, strict=False)]
+    def above(self, base: Series, what: str = "cpu") -> list[float]:
+        """Return, round by round, by how much one column of this peer exceeds that of `base`."""
+        pairs = zip(self.column(what), base.column(what), strict=False)
+        return [mine - its for mine, its in pairs]
 
 
 def run(peers: Iterable[Peer], options: Options, progress: Progress) -> dict[str, Series]:
@@ -72,25 +78,34 @@ def run(peers: Iterable[Peer], options: Options, progress: Progress) -> dict[str
             mine = series[peer.name]
             if not mine.error:
                 progress.say(f"round {turn} of {options.rounds}: {peer.name}")
-                _add(mine, peer, options)
+                _add(mine, peer)
     return series
 
 
-def _add(series: Series, peer: Peer, options: Options) -> None:
+def _add(series: Series, peer: Peer) -> None:
     try:
         with peer.start() as running:
-            series.samples.append(_sample(running, peer, options))
+            series.samples.append(peer.sample(running))
     except BenchError as exc:
         series.error = str(exc)
+        series.samples.clear()
 
 
-def _sample(running: Running, peer: Peer, options: Options) -> Sample:
-    wrk.run(running.port, peer.script, options, WARM_UP)
+def loaded(script: Script, options: Options, running: Running) -> Sample:
+    """Load a server with wrk and account for its CPU time."""
+    warm = wrk.run(running.port, script, options, WARM_UP, warm_up=True)
+    await_quiet(running.pid)  # what the first load began is not the second one's
     cpu, others, start = cpu_seconds(running.pid), _others(running), time.monotonic()
-    result = wrk.run(running.port, peer.script, options, options.seconds)
+    result = wrk.run(running.port, script, options, _seconds(options, warm.per_second))
     cpu, others = cpu_seconds(running.pid) - cpu, _others(running) - others
     share = others / (time.monotonic() - start)
     return Sample(cpu / result.requests * 1e6, result.per_second, result.p50, result.p99, share)
+
+
+def _seconds(options: Options, per_second: float) -> int:
+    """Return how long to load a peer that was seen to answer at this rate."""
+    needed = options.connections * FEWEST / per_second if per_second else LONGEST
+    return max(options.seconds, min(LONGEST, math.ceil(needed)))
 
 
 def _others(running: Running) -> float:

@@ -1,4 +1,4 @@
-"""What the two measurements over servers share: groups of peers, their rows, their targets, their table."""
+"""What the measurements over servers share: groups of peers, their rows, their targets, their table."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench import library, servers
+from bench.payload import LEGACY, MODERN
 from bench.processes import BenchError
+from bench.proxies import HOPS
 from bench.report import Table, at_most, ratio, spread
 from bench.rounds import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import Any
 
     from bench.options import Options
     from bench.processes import Running
@@ -24,6 +27,14 @@ if TYPE_CHECKING:
 OURS = "strangle-mw"
 DIRECT = "direct"
 COLUMNS = ["server", "peer", "CPU us", "added us", "ours / this", "requests/s", "p50 us", "p99 us", "target"]
+SERVERS = {"asgi": "uvicorn", "wsgi": "gunicorn gthread"}
+FORWARDERS = {
+    "asgi": (DIRECT, OURS, "minimal", "aiohttp", "httpx2", "asgi-proxy-lib", "fastapi-proxy-lib", *HOPS),
+    "wsgi": (DIRECT, OURS, "minimal", "urllib3", "httpx2", "werkzeug", "django-revproxy", *HOPS),
+}
+"""Everyone who forwards, by the interface of the server around; the hops have none and stand beside both."""
+BRIDGES = ("websockets",)
+"""Peers that forward WebSockets only."""
 NOISE = 0.05
 """Share of the server's CPU that others may take before a row says so."""
 
@@ -39,41 +50,63 @@ class Group:
     most: float | None = None
     """Microseconds that ours may add."""
 
+    @property
+    def interface(self) -> str:
+        """Return `asgi` or `wsgi`."""
+        return self.name.split("/")[1].rpartition("-")[2]
+
     def wanted(self, options: Options) -> list[str]:
         """Return the peers that `--only` leaves; the baseline comes with any other."""
         left = [peer for peer in self.peers if options.wants(f"{self.name}/{peer}")]
         return [peer for peer in self.peers if left and (peer == DIRECT or peer in left)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Where servers of one measurement run: their folder, the question to prove them with, the upstream."""
+    """Where servers of one measurement run, the question to prove them with, and what is behind them."""
 
     folder: Path
-    script: Path
     path: str
     upstream: int
-    routes: int
     threads: int
+    routes: int = 0
+    direct: str = DIRECT
+    """The app that is the baseline."""
 
-    def peer(self, group: Group, name: str, expect: bytes) -> Peer:
-        """Return a row whose server is uvicorn or gunicorn with one of our apps."""
-        return Peer(f"{group.name}/{name}", partial(self.start, group, name, expect), self.script)
+    def peers(self, group: Group, names: list[str], sample: Callable[[Running], Any]) -> list[Peer]:
+        """Return rows whose servers run our apps, or forward without one."""
+        return [Peer(f"{group.name}/{name}", partial(self.start, group, name), sample) for name in names]
 
-    def start(self, group: Group, name: str, expect: bytes) -> AbstractContextManager[Running]:
-        """Start uvicorn or gunicorn with the app of this name."""
+    def start(self, group: Group, name: str) -> AbstractContextManager[Running]:
+        """Start what has this name: a hop, or uvicorn or gunicorn with an app; prove its answer."""
+        if name in HOPS:
+            return HOPS[name](self.folder, self.upstream, self.path, MODERN)
         if name == OURS and (problem := library.problem()):
             raise BenchError(problem)
+        expect = LEGACY if self.routes or name in {DIRECT, *BRIDGES} else MODERN
         env = {"BENCH_UPSTREAM": str(self.upstream), "BENCH_ROUTES": str(self.routes)}
-        if group.name.endswith("asgi"):
-            return servers.uvicorn(self.folder, name, self.path, expect, env)
-        return servers.gunicorn(self.folder, name, self.path, expect, env, threads=self.threads)
+        app = self.direct if name == DIRECT else name
+        if group.interface == "asgi":
+            return servers.uvicorn(self.folder, app, self.path, expect, env)
+        return servers.gunicorn(self.folder, app, self.path, expect, env, threads=self.threads)
+
+
+def marginal(
+    group: Group, series: dict[str, Series], whole: Container[str] = HOPS
+) -> Callable[[str], list[float]]:
+    """Return what says, round by round, the CPU of a peer above the baseline; all of it of those in `whole`."""
+
+    def added(name: str) -> list[float]:
+        one = series[f"{group.name}/{name}"]
+        return one.column("cpu") if name in whole else one.above(series[f"{group.name}/{DIRECT}"])
+
+    return added
 
 
 def fill(table: Table, group: Group, series: dict[str, Series], added: Callable[[str], list[float]]) -> None:
     """Add the rows of a group; `added` says what a peer adds, round by round."""
     ours = f"{group.name}/{OURS}"
-    mine = median(added(OURS)) if ours in series and series[ours].samples else None
+    mine = median(added(OURS) or [0.0]) or None if ours in series else None
     for name, one in series.items():
         peer = name.rpartition("/")[2]
         extra = [] if peer == DIRECT or one.error else added(peer)
@@ -112,11 +145,16 @@ def _target(group: Group, peer: str, added: list[float], share: float | None) ->
 
 
 def _remarks(series: dict[str, Series]) -> Iterator[str]:
-    yield from (f"{name} FAILED: {one.error}" for name, one in series.items() if one.error)
+    yield from failures(series)
     worst = {name: max(one.column("others"), default=0.0) for name, one in series.items()}
     loud = ", ".join(f"{name} {share:.0%}" for name, share in worst.items() if share > NOISE)
     if loud:
         yield f"NOT QUIET: others used the server's CPU, at worst: {loud}."
+
+
+def failures(series: dict[str, Series]) -> Iterator[str]:
+    """Say of each row that could not be measured why."""
+    yield from (f"{name} FAILED: {one.error}" for name, one in series.items() if one.error)
 
 
 def describe(options: Options) -> str:

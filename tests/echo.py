@@ -23,11 +23,28 @@ class Echo:
         self.connections = 0
         self.gate = threading.Event()
         self.client_left = threading.Event()
+        self.last = None  # what the last whole request was, as it is told in JSON
+        self.heads = 0  # requests whose head has come, whatever became of them
+        self.left = 0  # clients that left while an answer had no end
+        self.cuts = 0  # requests whose body ended early
+        self._changed = threading.Condition()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
         self._listener.close()
         self.gate.set()
+
+    def wait(self, condition, seconds):
+        """Wait until something that the counters tell is so; returns whether it is."""
+        with self._changed:
+            return self._changed.wait_for(condition, seconds)
+
+    def _count(self, counter, **more):
+        with self._changed:
+            setattr(self, counter, getattr(self, counter) + 1)
+            for name, value in more.items():
+                setattr(self, name, value)
+            self._changed.notify_all()
 
     def _accept(self):
         while True:
@@ -35,7 +52,7 @@ class Echo:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            self.connections += 1
+            self._count("connections")
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock):
@@ -59,18 +76,25 @@ class Echo:
             [n.decode("latin-1"), v.strip().decode("latin-1")]
             for n, _, v in (f.partition(b":") for f in fields)
         ]
-        body, data = self._body(sock, {n.lower(): v for n, v in headers}, data)
-        self.requests += 1
-        self.arrived.release()
+        self._count("heads")
         target = line.split(b" ")[1].partition(b"?")[0]
-        if self._special(sock, line.split(b" ")[0], target.rpartition(b"/")[2], body):
-            return data
+        if target.endswith(b"/refuse"):
+            self._refuse(sock)
+        try:
+            body, data = self._body(sock, {n.lower(): v for n, v in headers}, data)
+        except (EOFError, OSError):
+            self._count("cuts")
+            raise
         told = {
             "line": line.decode("latin-1"),
             "headers": headers,
             "length": len(body),
             "sha256": hashlib.sha256(body).hexdigest(),
         }
+        self._count("requests", last=told)
+        self.arrived.release()
+        if self._special(sock, line.split(b" ")[0], target.rpartition(b"/")[2], body):
+            return data
         text = json.dumps(told).encode()
         answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
             text
@@ -102,6 +126,15 @@ class Echo:
             data += more
         return data
 
+    @staticmethod
+    def _refuse(sock):
+        """Answer before the body, and take no more of it; the answer must not be lost in a reset."""
+        sock.sendall(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno\n")
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):
+            pass
+        raise EOFError
+
     def _special(self, sock, method, name, body):
         answers = {
             b"cookies": b"HTTP/1.1 201 Made\r\nSet-Cookie: a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT\r\nX-Empty:\r\n"
@@ -111,6 +144,7 @@ class Echo:
             b"unchanged": b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n',
             b"chunked": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
             b"early": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            b"trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
             b"noreason": b"HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n",
         }
         cut = {
@@ -123,6 +157,8 @@ class Echo:
             b"twolengths": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
             b"switch": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
         }
+        if name.startswith(b"head-"):  # an answer whose head has that many bytes
+            answers[name] = _long_head(int(name[5:]))
         if name in answers:
             text = answers[name]
             sock.sendall(text.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if method == b"HEAD" else text)
@@ -136,6 +172,13 @@ class Echo:
         if name == b"events":
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
             self._wait_for_end(sock)
+        if name == b"gated":  # the second event comes when the test has seen the first
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+            self.gate.wait()
+            sock.sendall(b"data: 2\n\n")
+            raise EOFError
+        if name == b"ticks":
+            self._tick(sock)
         if name == b"big":
             sock.sendall(
                 b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3000000\r\n\r\n"
@@ -144,12 +187,37 @@ class Echo:
             return True
         return False
 
+    def _tick(self, sock):
+        """Send events until nobody takes them."""
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        sock.settimeout(0.02)
+        while True:
+            sock.sendall(b"data: 1\n\n")
+            try:
+                self._wait_for_end(sock)
+            except TimeoutError:
+                continue
+
     def _wait_for_end(self, sock):
         """Send nothing more; note when the other side gives up."""
         try:
             gone = sock.recv(1) == b""
+        except TimeoutError:
+            raise
         except OSError:
             gone = True
         if gone:
             self.client_left.set()
+            self._count("left")
         raise EOFError
+
+
+def _long_head(size):
+    start, end = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", b"\r\n"
+    left = size - len(start) - len(end)
+    fields = []
+    while left:
+        length = left if left < 4000 else 2000
+        fields.append(b"X-Long: " + b"l" * (length - 10) + b"\r\n")
+        left -= length
+    return start + b"".join(fields) + end + b"ok"

@@ -15,17 +15,23 @@ from pathlib import Path
 
 DEADLINE = 20.0
 
+# None may say who the client is but the socket: each server's handling of X-Forwarded-* is off.
+_GUNICORN = ["gunicorn", "--forwarded-allow-ips", "192.0.2.1", "--no-control-socket", "-b", "127.0.0.1:{port}"]
 ASGI = {
     "uvicorn-httptools": ["uvicorn", "--http", "httptools", "--loop", "asyncio", "--no-proxy-headers", "--log-level", "warning", "--port", "{port}", "{module}:asgi"],
     "uvicorn-h11": ["uvicorn", "--http", "h11", "--loop", "asyncio", "--no-proxy-headers", "--log-level", "warning", "--port", "{port}", "{module}:asgi"],
     "hypercorn": ["hypercorn", "--bind", "127.0.0.1:{port}", "{module}:asgi"],
+    "daphne": ["daphne", "-v", "0", "-b", "127.0.0.1", "-p", "{port}", "{module}:asgi"],
     "granian-asgi": ["granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "--no-ws", "{module}:asgi"],
+    "gunicorn-asgi": [*_GUNICORN, "-k", "asgi", "{module}:asgi"],
 }  # fmt: skip
 WSGI = {
-    "gunicorn-sync": ["gunicorn", "-k", "sync", "-b", "127.0.0.1:{port}", "{module}:wsgi"],
-    "gunicorn-gthread": ["gunicorn", "-k", "gthread", "--threads", "8", "-b", "127.0.0.1:{port}", "{module}:wsgi"],
-    "gunicorn-gevent": ["gunicorn", "-k", "gevent", "-b", "127.0.0.1:{port}", "{module}:wsgi"],
+    "gunicorn-sync": [*_GUNICORN, "-k", "sync", "{module}:wsgi"],
+    "gunicorn-gthread": [*_GUNICORN, "-k", "gthread", "--threads", "8", "{module}:wsgi"],
+    "gunicorn-gevent": [*_GUNICORN, "-k", "gevent", "{module}:wsgi"],
     "waitress": ["waitress", "--listen", "127.0.0.1:{port}", "{module}:wsgi"],
+    "cheroot": ["cheroot", "--bind", "127.0.0.1:{port}", "{module}:wsgi"],
+    "granian-wsgi": ["granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", "{port}", "{module}:wsgi"],
 }  # fmt: skip
 SERVERS = {**ASGI, **WSGI}
 

@@ -202,9 +202,9 @@ def test_a_client_that_leaves_while_waiting_ends_the_upstream(echo):
         await request
         assert client.sent == []
         assert (
-            app.engine.async_pool(
+            app.engine.async_pools(
                 app.engine.snapshot.table.routes[0].action.upstreams[0], asyncio.get_running_loop()
-            ).in_flight
+            )[0].in_flight
             == 0
         )
         await app.engine.aclose(asyncio.get_running_loop())
@@ -247,9 +247,9 @@ def test_the_end_of_the_lifespan_closes_the_pools(echo):
         app = strangle(legacy([]), [Route("/m/*", to=echo.address)])
         client = Client()
         await app(http("/m/x"), client.receive, client.send)
-        pool = app.engine.async_pool(
+        pool = app.engine.async_pools(
             app.engine.snapshot.table.routes[0].action.upstreams[0], asyncio.get_running_loop()
-        )
+        )[0]
         assert pool.idle == 1
         await app({"type": "lifespan"}, client.receive, client.send)
         assert pool.idle == 0

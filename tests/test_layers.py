@@ -18,6 +18,7 @@ LAYERS = [
     ["core"],
     ["files", "config", "transports"],
     ["engine"],
+    ["websocket"],
     ["asgi", "wsgi", "inspection", "interface", "schema"],
     ["cli", "flask"],
 ]

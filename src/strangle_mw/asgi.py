@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from strangle_mw.core.answers import answer_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
-from strangle_mw.core.hygiene import CHUNKED, UNDECLARED, answer_headers
+from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
 from strangle_mw.core.messages import RequestHead
 from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, log
 from strangle_mw.errors import ForwardError
@@ -50,8 +51,8 @@ _READER = _Reader()
 class ASGIStrangler:
     """An ASGI app around an ASGI app; made by `strangle`.
 
-    The default route calls the wrapped app with the very objects that the server gave. Lifespan and
-    WebSocket scopes go to the wrapped app.
+    The default route calls the wrapped app with the very objects that the server gave. Lifespan scopes go
+    to the wrapped app; WebSocket scopes are decided on like a GET (`websocket`).
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], engine: Engine) -> None:
@@ -75,6 +76,12 @@ class ASGIStrangler:
             await self._answer(decision, scope["method"], send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            from strangle_mw.websocket import serve
+
+            path = _whole_path(scope.get("root_path", ""), scope["path"])
+            await serve(self.app, self.engine, scope, path, receive, send)
+            return
         try:
             await self.app(scope, receive, send)
         finally:
@@ -85,7 +92,7 @@ class ASGIStrangler:
         if isinstance(decision, Answer):
             await _respond(send, decision.status, decision.headers, decision.body)
         elif isinstance(decision, Reject):
-            headers, body = self.engine.failure(method, decision.status, decision.reason)
+            headers, body = self.engine.failure(method, decision.status, decision.reason, decision.request_id)
             await _respond(send, decision.status, headers, body)
 
     async def _forward(self, forward: Forward, receive: Receive, send: Send) -> None:
@@ -93,8 +100,9 @@ class ASGIStrangler:
         answer: AsyncAnswer | None = None
         started = False
         try:
-            answer = await self._converse(forward, client)
-            headers = answer_headers(answer.headers, answer.status, forward.action.response_headers)
+            answer, endpoint = await self._converse(forward, client)
+            plan = forward.action.response_headers
+            headers = answer_headers(answer.headers, answer.status, plan, forward, endpoint)
             body, complete = answer.take(), answer.complete
             started = True
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -114,21 +122,20 @@ class ASGIStrangler:
             if client.busy:
                 await client.aclose(answer)
 
-    async def _converse(self, forward: Forward, client: _Client) -> AsyncAnswer:
-        """Perform the effects of `core.exchange` with asyncio."""
+    async def _converse(self, forward: Forward, client: _Client) -> tuple[AsyncAnswer, int]:
+        """Perform the effects of `core.exchange` with asyncio; return the answer, and whose it is."""
         body: bytes | AsyncIterator[bytes] = b""
         length = forward.length
         if length:
             body, length = await client.body(length, forward.max_body)
-        pool = self.engine.async_pool(forward.upstream, asyncio.get_running_loop())
-        head = self.engine.serialize(forward, length)
-        conversation = self.engine.begin(forward, replayable=isinstance(body, bytes))
+        pools = self.engine.async_pools(forward.upstream, asyncio.get_running_loop())
+        conversation = self.engine.begin(forward, pools, replayable=isinstance(body, bytes))
         effect = next(conversation)
         try:
             while True:
                 try:
-                    answer = await pool.send(
-                        head,
+                    answer = await pools[effect.endpoint].send(
+                        self.engine.serialize(forward, length, effect.endpoint),
                         body,
                         method=forward.head.method,
                         chunked=length == CHUNKED,
@@ -141,7 +148,7 @@ class ASGIStrangler:
                 else:
                     effect = conversation.send(answer)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            return stop.value, effect.endpoint
         finally:
             conversation.close()
 

@@ -76,6 +76,7 @@ def load(
     *,
     hop_marker: bytes = b"strangle-none",
     draw: Callable[[], int] = lambda: 0,
+    new_id: Callable[[], bytes] = lambda: b"0" * 32,
     **settings: Any,
 ) -> Snapshot:
     """Load a route table.
@@ -93,7 +94,8 @@ def load(
     merged = dataclasses.replace(document.strangle, **{k: getattr(in_code, k) for k in given})
     revision = blake2b(repr(data).encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
     snapshot = _compile(document, merged, problems, hop_marker)
-    return dataclasses.replace(snapshot, revision=revision, draw=draw)
+    hygiene = dataclasses.replace(snapshot.hygiene, new_id=new_id)
+    return dataclasses.replace(snapshot, revision=revision, draw=draw, hygiene=hygiene)
 
 
 # What is told as missing when it was there and could not be used.

@@ -17,14 +17,16 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.config import load
+from strangle_mw.core.balance import choose
 from strangle_mw.core.exchange import exchange
 from strangle_mw.core.hygiene import CHUNKED
 from strangle_mw.core.messages import problem
 from strangle_mw.transports.h1 import serialize_head
+from strangle_mw.transports.make import make_async_pools, make_blocking_pools
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator, Sequence
 
     from strangle_mw.config import Source
     from strangle_mw.core.compiled import CompiledUpstream
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from strangle_mw.core.messages import Header
     from strangle_mw.core.model import Settings
     from strangle_mw.errors import ForwardError
-    from strangle_mw.transports.asyncio_pool import AsyncPool
-    from strangle_mw.transports.thread_pool import BlockingPool
+    from strangle_mw.transports.make import AsyncPool, BlockingPool
+    from strangle_mw.transports.websocket import UpstreamWebSocket
+
+    Pool = AsyncPool | BlockingPool
 
 log = logging.getLogger("strangle_mw")
 
@@ -56,11 +60,15 @@ class Engine:
 
     def __init__(self, source: Source, **settings: Any) -> None:
         self.hop_marker = _hop_marker()
-        self.snapshot: Snapshot = load(source, hop_marker=self.hop_marker, draw=_draw, **settings)
+        self.snapshot: Snapshot = load(
+            source, hop_marker=self.hop_marker, new_id=_new_id, draw=_draw, **settings
+        )
         self.told_raw = False
         self._lock = Lock()
-        self._async_pools: dict[int, tuple[AbstractEventLoop, dict[CompiledUpstream, AsyncPool]]] = {}
-        self._pools: dict[CompiledUpstream, BlockingPool] = {}
+        self._async_pools: dict[
+            int, tuple[AbstractEventLoop, dict[CompiledUpstream, Sequence[AsyncPool]]]
+        ] = {}
+        self._pools: dict[CompiledUpstream, Sequence[BlockingPool]] = {}
         _engines.add(self)
         self._tell()
 
@@ -73,65 +81,87 @@ class Engine:
         """Put another snapshot in force for requests that start from now on."""
         self.snapshot = snapshot
 
-    def begin(self, forward: Forward, *, replayable: bool) -> Generator[Send, Any, Any]:
-        """Start the conversation that forwards one request."""
-        return exchange(forward.head.method, replayable=replayable)
+    def begin(
+        self, forward: Forward, pools: Sequence[Pool], *, replayable: bool
+    ) -> Generator[Send, Any, Any]:
+        """Start the conversation that forwards one request; the effects name a pool by its place."""
+        method = forward.head.method
+        if len(pools) == 1:
+            return exchange(method, replayable=replayable)
 
-    def serialize(self, forward: Forward, length: int) -> bytes:
+        def chosen(tried: Collection[int]) -> int:
+            return choose([p.in_flight for p in pools], tried, random.randrange)
+
+        return exchange(method, replayable=replayable, endpoints=len(pools), choose=chosen)
+
+    def serialize(self, forward: Forward, length: int, endpoint: int = 0) -> bytes:
         """Write the head that is sent upstream; `length` is the body's, as far as it is known by now."""
-        upstream = forward.upstream
-        endpoint = upstream.endpoints[0]
-        host = endpoint.authority
-        if upstream.declared.host == "preserve":
-            host = forward.head.raw_host or host
+        place = forward.upstream.endpoints[endpoint]
         fields = forward.fields
         if length == CHUNKED:
             fields = b"transfer-encoding: chunked\r\n" + fields
         method = forward.head.method.encode("latin-1")
-        return serialize_head(method, endpoint.base, forward.target, host, fields)
+        return serialize_head(method, place.base, forward.target, forward.host(endpoint), fields)
 
-    def async_pool(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> AsyncPool:
-        """Return the pool to an upstream for one event loop."""
+    def async_pools(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> Sequence[AsyncPool]:
+        """Return the pools to an upstream's endpoints for one event loop."""
         entry = self._async_pools.get(id(loop))
         if entry is None:
             with self._lock:
                 self._forget_closed_loops()
                 entry = self._async_pools.setdefault(id(loop), (loop, {}))
-        pool = entry[1].get(upstream)
-        if pool is None:
-            from strangle_mw.transports.asyncio_pool import AsyncPool
+        pools = entry[1].get(upstream)
+        if pools is None:
+            pools = entry[1].setdefault(upstream, make_async_pools(upstream))
+        return pools
 
-            pool = entry[1].setdefault(upstream, AsyncPool(upstream.endpoints[0], upstream.declared))
-        return pool
-
-    def blocking_pool(self, upstream: CompiledUpstream) -> BlockingPool:
-        """Return the pool to an upstream for this process's threads."""
-        pool = self._pools.get(upstream)
-        if pool is None:
-            from strangle_mw.transports.thread_pool import BlockingPool
-
+    def blocking_pools(self, upstream: CompiledUpstream) -> Sequence[BlockingPool]:
+        """Return the pools to an upstream's endpoints for this process's threads."""
+        pools = self._pools.get(upstream)
+        if pools is None:
             with self._lock:
-                made = BlockingPool(upstream.endpoints[0], upstream.declared)
-                pool = self._pools.setdefault(upstream, made)
-        return pool
+                pools = self._pools.get(upstream) or make_blocking_pools(upstream)
+                self._pools[upstream] = pools
+        return pools
+
+    async def websocket(
+        self,
+        forward: Forward,
+        endpoint: int,
+        pool: AsyncPool,
+        headers: Sequence[Header],
+        subprotocols: Sequence[str],
+    ) -> UpstreamWebSocket:
+        """Shake hands with one endpoint for a WebSocket; `ImportError` if the extra is not installed."""
+        from strangle_mw.transports.websocket import WebSocketRequest, dialer
+
+        upstream = forward.upstream
+        request = WebSocketRequest(forward.target, forward.host(endpoint), headers, subprotocols)
+        timeout = forward.action.timeout or upstream.declared.timeout
+        return await dialer(pool, upstream.endpoints[endpoint], upstream.declared).connect(request, timeout)
 
     async def aclose(self, loop: AbstractEventLoop) -> None:
         """Close the pools of one event loop, for the end of its lifespan."""
         entry = self._async_pools.pop(id(loop), None)
-        for pool in entry[1].values() if entry is not None else ():
-            await pool.aclose()
+        for pools in entry[1].values() if entry is not None else ():
+            for pool in pools:
+                await pool.aclose()
 
     def close(self) -> None:
         """Close the idle connections of this process's threads."""
-        pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.close()
+        taken, self._pools = self._pools, {}
+        for pools in taken.values():
+            for pool in pools:
+                pool.close()
 
     def failure(
-        self, method: str, status: int, reason: str, route: str = "", detail: str = ""
+        self, method: str, status: int, reason: str, asked: bytes, route: str = "", detail: str = ""
     ) -> tuple[list[Header], bytes]:
-        """Log a request that the library answers with an error, and build it (promises P18, P23)."""
-        request_id = secrets.token_hex(8)
+        """Log a request that the library answers with an error, and build it (promises P18, P23).
+
+        `asked` is the request's id if it has one by now; else one is made.
+        """
+        request_id = (asked or _new_id()).decode("ascii")
         where = f" on route {route!r}: {detail}" if route else ""
         log.warning("%d %s%s (request %s)", status, reason, where, request_id)
         headers, body = problem(status, reason, request_id)
@@ -144,7 +174,9 @@ class Engine:
         else:
             reason = "body-too-large" if error.status == 413 else "bad-body"  # noqa: PLR2004
         detail = f"upstream {forward.upstream.name!r}: {error}"
-        return self.failure(forward.head.method, error.status, reason, forward.route.name, detail)
+        return self.failure(
+            forward.head.method, error.status, reason, forward.request_id, forward.route.name, detail
+        )
 
     def tell_raw(self, server: str) -> None:
         """Warn, once a process, of a server that does not hand on the raw request target."""
@@ -183,6 +215,10 @@ def _hop_marker() -> bytes:
     """
     key = os.environ.get("STRANGLE_HOP_KEY", "").encode()[:64] or secrets.token_bytes(32)
     return b"strangle-" + blake2b(b"strangle-mw hop", key=key, digest_size=12).hexdigest().encode()
+
+
+def _new_id() -> bytes:
+    return b"%032x" % random.getrandbits(128)  # unique, not secret; `random` seeds itself anew after a fork
 
 
 def _draw() -> int:

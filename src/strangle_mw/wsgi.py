@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from strangle_mw.core.answers import answer_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, prepare
 from strangle_mw.core.exchange import SAFE_METHODS
-from strangle_mw.core.hygiene import CHUNKED, UNDECLARED, answer_headers
+from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
 from strangle_mw.core.messages import RequestHead
 from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, log
 from strangle_mw.errors import ForwardError
@@ -103,28 +104,28 @@ class WSGIStrangler:
     ) -> Iterable[bytes]:
         if isinstance(decision, Answer):
             return _respond(start_response, decision.status, decision.headers, decision.body)
-        headers, body = self.engine.failure(method, decision.status, decision.reason)
+        headers, body = self.engine.failure(method, decision.status, decision.reason, decision.request_id)
         return _respond(start_response, decision.status, headers, body)
 
     def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         body = _Body(environ, forward)
         try:
-            return _relay(forward, self._converse(forward, body), start_response)
+            answer, endpoint = self._converse(forward, body)
+            return _relay(forward, answer, endpoint, start_response)
         except ForwardError as error:
             return _respond(start_response, error.status, *self.engine.failed(forward, error))
 
-    def _converse(self, forward: Forward, body: _Body) -> BlockingAnswer:
-        """Perform the effects of `core.exchange`, blocking."""
+    def _converse(self, forward: Forward, body: _Body) -> tuple[BlockingAnswer, int]:
+        """Perform the effects of `core.exchange`, blocking; return the answer, and whose it is."""
         content, length = body.read()
-        pool = self.engine.blocking_pool(forward.upstream)
-        head = self.engine.serialize(forward, length)
-        conversation = self.engine.begin(forward, replayable=isinstance(content, bytes))
+        pools = self.engine.blocking_pools(forward.upstream)
+        conversation = self.engine.begin(forward, pools, replayable=isinstance(content, bytes))
         effect = next(conversation)
         try:
             while True:
                 try:
-                    answer = pool.send(
-                        head,
+                    answer = pools[effect.endpoint].send(
+                        self.engine.serialize(forward, length, effect.endpoint),
                         content,
                         method=forward.head.method,
                         chunked=length == CHUNKED,
@@ -136,7 +137,7 @@ class WSGIStrangler:
                 else:
                     effect = conversation.send(answer)
         except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
+            return stop.value, effect.endpoint
         finally:
             conversation.close()
 
@@ -160,10 +161,16 @@ def _reason(status: int) -> str:
         return "Unknown"
 
 
-def _relay(forward: Forward, answer: BlockingAnswer, start_response: StartResponse) -> Iterable[bytes]:
+def _relay(
+    forward: Forward, answer: BlockingAnswer, endpoint: int, start_response: StartResponse
+) -> Iterable[bytes]:
     try:
-        headers = answer_headers(answer.headers, answer.status, forward.action.response_headers)
+        plan = forward.action.response_headers
+        headers = answer_headers(answer.headers, answer.status, plan, forward, endpoint)
         body, complete = answer.take(), answer.complete
+        if not (body or complete):
+            # Servers send the head with the first bytes (PEP 3333): a cut before them can still be told.
+            body, complete = answer.read(), answer.complete
         if complete:
             answer.close()
         first = _respond(start_response, answer.status, headers, body, answer.reason.decode("latin-1"))

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from strangle_mw import HeaderRules
+from strangle_mw.core.answers import answer_headers
 from strangle_mw.core.hygiene import (
     CHUNKED,
     HOP_BY_HOP,
@@ -12,7 +13,6 @@ from strangle_mw.core.hygiene import (
     HeaderPlan,
     Hygiene,
     TrustedPeers,
-    answer_headers,
     forward_headers,
     read_fields,
 )
@@ -26,6 +26,7 @@ OURS = [
     (b"x-forwarded-proto", b"https"),
     (b"forwarded", b'for=192.0.2.1;host="h.example";proto=https'),
     (b"via", b"1.1 " + MARKER),
+    (b"x-request-id", b"0" * 32),
 ]
 HOST = (b"host", b"h.example")
 
@@ -33,7 +34,7 @@ HOST = (b"host", b"h.example")
 def sent(*headers, rules=None, allowed=(), trusted=frozenset(), peer="192.0.2.1", prefix=b"", version="1.1"):
     head = RequestHead("POST", b"/", b"", [HOST, *headers], "https", peer, http_version=version)
     hygiene = Hygiene(MARKER, frozenset(allowed), trusted)
-    fields, length = forward_headers(head, hygiene, HeaderPlan.compile(rules or HeaderRules()), prefix)
+    fields, length, _ = forward_headers(head, hygiene, HeaderPlan.compile(rules or HeaderRules()), prefix)
     kept = read_fields(fields)
     assert fields == b"".join(b"%b: %b\r\n" % h for h in kept) + b"\r\n"
     return kept, length

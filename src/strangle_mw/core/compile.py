@@ -7,6 +7,7 @@ in `config`. Nothing raises: problems are collected with the field they are in.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from strangle_mw.core.compiled import (
 from strangle_mw.core.hygiene import HOP_BY_HOP, HeaderPlan
 from strangle_mw.core.messages import STANDARD_METHODS, is_token, normalize_host
 from strangle_mw.core.model import LEGACY_TARGET, MAX_SECONDS, Condition, HeaderRules, Route, Stage
-from strangle_mw.core.patterns import PathPattern, PatternError, Template, parse_path, parse_template
+from strangle_mw.core.patterns import PathPattern, PatternError, Template, parse_path, parse_template, undone
 from strangle_mw.core.upstreams import UpstreamRegistry
 from strangle_mw.errors import Problem
 
@@ -240,7 +241,7 @@ class RouteCompiler:
         if not upstreams or rewrite is None:
             return None
         bases = tuple(dict.fromkeys(e.base for u in upstreams for e in u.endpoints))
-        rewrite = Rewrite(rewrite.strip, rewrite.template, bases, rewrite.prefix)
+        rewrite = replace(rewrite, bases=bases)
         bounds = tuple(b for _, b in shares)
         return ForwardTo(upstreams, bounds, rewrite, request, response, route.timeout)
 
@@ -249,7 +250,9 @@ class RouteCompiler:
             self.problem("rewrite", "give either `strip_prefix` or `rewrite`, not both", "rewrite-twice")
         elif route.rewrite:
             template = self._template("rewrite", route.rewrite, names)
-            return None if template is None else Rewrite(template=template)
+            if template is None:
+                return None
+            return Rewrite(template=template, public=undone(template, pattern))
         elif route.strip_prefix:
             return self._strip(route, pattern)
         else:
@@ -287,7 +290,7 @@ class RouteCompiler:
                 "strip_prefix", "needs `path`; with `regex` use `rewrite` and named groups", "strip-prefix"
             )
             return None
-        return Rewrite(strip=strip, prefix=text.rstrip("/").encode())
+        return Rewrite(strip=strip, prefix=text.rstrip("/").encode(), public=(b"", prefix.literal))
 
     def _rules(self, field: str, route: Route) -> HeaderPlan:
         rules: HeaderRules = getattr(route, field)

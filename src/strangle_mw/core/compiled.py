@@ -74,13 +74,15 @@ class Rewrite:
 
     `strip` is the number of leading segments that are dropped; `template` a whole new path; neither: as
     received. `bases` are the base paths of the upstreams, below which the sent path must stay under every
-    reading (promises P1 and P3); `prefix` is what `strip` drops, as text.
+    reading (promises P1 and P3); `prefix` is what `strip` drops, as text. `public` undoes the rewrite: how
+    sent paths start below the base, and what stands there in public; None if that cannot be told.
     """
 
     strip: int = 0
     template: Template | None = None
     bases: tuple[bytes, ...] = (b"",)
     prefix: bytes = b""
+    public: tuple[bytes, bytes] | None = (b"", b"")
 
     def apply(self, route: CompiledRoute, path: bytes) -> bytes:
         """Return the path for the upstream, without its base; every byte of a parameter is kept."""

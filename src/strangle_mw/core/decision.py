@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo
-from strangle_mw.core.hygiene import Hygiene, forward_headers, read_fields
+from strangle_mw.core.hygiene import Hygiene, asked_id, forward_headers, read_fields
 from strangle_mw.core.messages import (
     STANDARD_METHODS,
     Header,
@@ -47,10 +47,11 @@ LEGACY: Final = Legacy()
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """The library answers with an error: `status` and a reason from a closed set."""
+    """The library answers with an error: `status`, a reason from a closed set, the request's id if any."""
 
     status: int
     reason: str
+    request_id: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ class Forward(NamedTuple):
     """The request goes upstream.
 
     `target` is path and query below the upstream's base path; `fields` are the headers as they are written,
-    all but `Host` and `Transfer-Encoding`; `length` is that of the body (see `hygiene.forward_headers`).
+    all but `Host` and `Transfer-Encoding`; `length` is that of the body (see `hygiene.forward_headers`);
+    `request_id` the client's, or one made for it.
     """
 
     route: CompiledRoute
@@ -78,6 +80,12 @@ class Forward(NamedTuple):
     length: int
     max_body: int | None
     head: RequestHead
+    request_id: bytes
+
+    def host(self, endpoint: int) -> bytes:
+        """Return the `Host` that is sent to one of the upstream's endpoints."""
+        own = self.upstream.endpoints[endpoint].authority
+        return own if self.upstream.declared.host == "upstream" else self.head.raw_host or own
 
     @property
     def headers(self) -> list[Header]:
@@ -164,12 +172,14 @@ def _prepare_carefully(snapshot: Snapshot, path: bytes, head: RequestHead) -> De
     route = found if isinstance(found, CompiledRoute) and is_active(found) else None
     plain = is_plain(path) is not None
     if not plain and not _one_reading(snapshot.table, path, head, route):
-        return _ambiguous(snapshot)
+        return _ambiguous(snapshot, head)
     return LEGACY if route is None else _act(snapshot, route, head, plain=plain)
 
 
-def _ambiguous(snapshot: Snapshot) -> Decision:
-    return Reject(400, "ambiguous-path") if snapshot.options.ambiguous == "reject" else LEGACY
+def _ambiguous(snapshot: Snapshot, head: RequestHead) -> Decision:
+    if snapshot.options.ambiguous == "legacy":
+        return LEGACY
+    return Reject(400, "ambiguous-path", asked_id(head))
 
 
 def _one_reading(table: RouteTable, path: bytes, head: RequestHead, route: CompiledRoute | None) -> bool:
@@ -207,7 +217,7 @@ def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead, *, plain: 
         body = b"" if head.method == "HEAD" else action.body
         return Answer(route, action.status, action.headers, body)
     except Refused as refused:
-        return Reject(refused.status, refused.reason)
+        return Reject(refused.status, refused.reason, asked_id(head))
 
 
 def _forward(
@@ -218,17 +228,19 @@ def _forward(
     if path is not head.path:
         plain = is_plain(path) is not None
     if not plain and not rewrite.stays_inside(rewrite.apply(route, _as_data(route, head.path))):
-        return _ambiguous(snapshot)
+        return _ambiguous(snapshot, head)
     if head.query:
         target = path + b"?" + head.query
     if not plain or head.query:
         check_target(target)
-    fields, length = forward_headers(head, snapshot.hygiene, action.request_headers, rewrite.prefix)
+    fields, length, request_id = forward_headers(
+        head, snapshot.hygiene, action.request_headers, rewrite.prefix
+    )
     max_body = snapshot.settings.max_body
     if max_body is not None and length > max_body:
-        return Reject(413, "body-too-large")
+        return Reject(413, "body-too-large", asked_id(head))
     upstream = action.upstreams[0] if len(action.upstreams) == 1 else _share(snapshot, route, action, head)
-    return Forward(route, action, upstream, target, fields, length, max_body, head)
+    return Forward(route, action, upstream, target, fields, length, max_body, head, request_id)
 
 
 def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> Decision:

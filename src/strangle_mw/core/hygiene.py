@@ -1,4 +1,4 @@
-"""Header hygiene: what of a message may cross, in both directions, and how its body is framed.
+"""Header hygiene: what of a request may cross, and how its body is framed; answers are in `answers`.
 
 The order is fixed (design section 5; promises P5, P8-P10): drop hop-by-hop and nominated fields, drop
 protected names in every spelling, drop ambiguous spellings, then the route's rules, then ours, last.
@@ -17,7 +17,6 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from strangle_mw.core.messages import Header, Refused, is_token
-from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,10 +31,11 @@ UNDECLARED = -2
 
 _is_length = re.compile(rb"[0-9]{1,18}").fullmatch
 _is_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,=%-]*)(?::[0-9]*)?").fullmatch
-_LEGAL_IN_VALUE = b"\t" + bytes(b for b in range(0x20, 256) if b != 0x7F)  # noqa: PLR2004 - DEL
+_is_request_id = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}").fullmatch
+LEGAL_IN_VALUE = b"\t" + bytes(b for b in range(0x20, 256) if b != 0x7F)  # noqa: PLR2004 - DEL
 
 # What is done with a field: those up to _VIA cross, those from _LENGTH on say something to us.
-_PASS, _LENGTH, _VIA, _CODING, _HOST, _CONNECTION, _FORWARDING, _DROP = range(8)
+_PASS, _LENGTH, _VIA, _CODING, _HOST, _CONNECTION, _FORWARDING, _REQUEST_ID, _DROP = range(9)
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
@@ -53,6 +53,7 @@ _SPECIAL: Mapping[bytes, int] = {
     # Some servers add trailers to the headers; those announced can be told apart (RFC 9110 section 6.6.2).
     b"trailer": _CONNECTION,
     b"via": _VIA,
+    b"x-request-id": _REQUEST_ID,
 }
 _APPENDABLE = tuple(
     b"x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-prefix forwarded".split()
@@ -94,12 +95,14 @@ class Hygiene:
     """What of an inbound message is trusted: the table-wide half of the header rules.
 
     `hop_marker` is our own keyed entry in `Via`, `allowed` holds names spelt with `_` or `.` that pass (lower
-    case), `trusted` the peers whose forwarding headers are kept and appended to.
+    case), `trusted` the peers whose forwarding headers are kept and appended to, `new_id` makes the id of a
+    request that brings none.
     """
 
     hop_marker: bytes
     allowed: frozenset[bytes] = frozenset()
     trusted: frozenset[str] | TrustedPeers = frozenset()
+    new_id: Callable[[], bytes] = lambda: b"0" * 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,8 @@ def _in_networks(peer: str, networks: tuple[object, ...]) -> bool:
 
 def forward_headers(
     head: RequestHead, hygiene: Hygiene, plan: HeaderPlan = NO_RULES, prefix: bytes = b""
-) -> tuple[bytes, int]:
-    """Build the headers that are sent upstream, without `Host`: `(fields, length of the body)`.
+) -> tuple[bytes, int, bytes]:
+    """Build the headers that are sent upstream, without `Host`: `(fields, length of the body, request id)`.
 
     The fields are written as they stand in HTTP/1.1, each with its line end, and the empty line;
     `read_fields` takes them apart. The length is that of `Content-Length`, `CHUNKED`, `UNDECLARED`, or 0 for
@@ -142,7 +145,7 @@ def forward_headers(
     """
     names, values = zip(*head.headers) if head.headers else ((), ())  # noqa: B905 - pairs, all of them
     recipe = _request_recipe(names, hygiene.allowed)
-    if b"".join(values).translate(None, _LEGAL_IN_VALUE):
+    if b"".join(values).translate(None, LEGAL_IN_VALUE):
         raise Refused(400, "bad-header")
     inbound: list[Header] = []
     length, host = 0, head.authority
@@ -159,7 +162,14 @@ def forward_headers(
     ours = _ours(head.peer, host, head.scheme, prefix, hygiene.hop_marker)
     if inbound and head.peer in hygiene.trusted:
         ours = _write(_append([h for h in inbound if h[0] not in nominated], read_fields(ours)))
-    return fields + ours + b"\r\n", length
+    asked = values[recipe.request_id] if recipe.request_id >= 0 else b""
+    request_id = asked if asked and _is_request_id(asked) else hygiene.new_id()
+    return b"%b%bx-request-id: %b\r\n\r\n" % (fields, ours, request_id), length, request_id
+
+
+def asked_id(head: RequestHead) -> bytes:
+    """Return the id that a request brings, if it can be told again safely (P18, P23), else nothing."""
+    return next((v for n, v in head.headers if n == b"x-request-id" and _is_request_id(v)), b"")
 
 
 def read_fields(fields: bytes) -> list[Header]:
@@ -182,6 +192,7 @@ class _RequestRecipe(NamedTuple):
     pick: Callable[[tuple[bytes, ...]], object]
     connection: tuple[int, ...]
     host: int
+    request_id: int
     usual: bool
     marked: tuple[tuple[int, bytes, int], ...]
 
@@ -197,7 +208,8 @@ def _request_recipe(names: tuple[bytes, ...], allowed: frozenset[bytes]) -> _Req
         itemgetter(*(at for _, at in kept)) if kept else lambda _: (),
         tuple(at for action, _, at in marked if action == _CONNECTION),
         next((at for action, _, at in marked if action == _HOST), -1),
-        actions.count(_HOST) <= 1 and set(actions) <= {_HOST, _CONNECTION, _DROP},
+        next((at for action, _, at in marked if action == _REQUEST_ID), -1),
+        actions.count(_HOST) <= 1 and set(actions) <= {_HOST, _CONNECTION, _REQUEST_ID, _DROP},
         tuple(marked),
     )
 
@@ -302,39 +314,3 @@ def _append(inbound: Sequence[Header], ours: Iterable[Header]) -> list[Header]:
         if theirs or mine:
             merged.append((name, b", ".join(theirs + mine)))
     return [*merged, (b"via", via)]
-
-
-def answer_headers(headers: Sequence[Header], status: int, plan: HeaderPlan = NO_RULES) -> list[Header]:
-    """Build the headers of an upstream's answer as the client gets them, names in lower case.
-
-    `Date` and `Server` are left to the server in front, which speaks for the origin and would double them
-    (proxy trap 19). 204 and 304 carry no length (RFC 9110 sections 8.6, 15.4.5). Raises `ForwardError` for
-    names or values that could end a header early (promise P5).
-    """
-    kept: list[Header] = []
-    values: list[bytes] = []
-    connection: tuple[bytes, ...] = ()
-    for name, value in headers:
-        values.append(value)
-        crossing = _answer_name(name)
-        if crossing is not None:
-            kept.append((crossing, value))
-        elif name.lower() == b"connection" and value != b"keep-alive":
-            connection += (value,)
-    if b"".join(values).translate(None, _LEGAL_IN_VALUE):
-        raise ForwardError("head", "control bytes in a header of the answer", request_sent=True)
-    if connection and (nominated := nominated_names(connection)):
-        kept = [h for h in kept if h[0] not in nominated]
-    if status in (204, 304):
-        kept = [h for h in kept if h[0] != b"content-length"]
-    return kept if plan is NO_RULES else plan.apply(kept)
-
-
-@lru_cache(maxsize=2048)
-def _answer_name(name: bytes) -> bytes | None:
-    """Return a field's name in lower case, or None if it does not cross."""
-    if not is_token(name):
-        raise ForwardError("head", "a header of the answer has no valid name", request_sent=True)
-    name = name.lower()
-    dropped = name in HOP_BY_HOP or name in (b"date", b"server") or name.startswith(b"strangle-")
-    return None if dropped else name

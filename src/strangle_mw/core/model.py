@@ -132,6 +132,9 @@ class Upstream:
     timeout: float = field(default=10.0, metadata=_doc("seconds until the head of the answer"))
     idle_timeout: float = field(default=60.0, metadata=_doc("seconds between two chunks of a body"))
     max_in_flight: int = field(default=64, metadata=_doc("requests at a time, per process (bulkhead)"))
+    pool_timeout: float = field(
+        default=0.25, metadata=_doc("seconds to wait for one of these; 0: answer 503 at once")
+    )
     keepalive: float = field(default=4.0, metadata=_doc("idle seconds a pooled connection may live"))
     host: Literal["upstream", "preserve"] = field(
         default="upstream", metadata=_doc("the Host that is sent: the upstream's own, or the client's")

@@ -125,6 +125,11 @@ class PathPattern:
         """The parameters' names, from the left."""
         return tuple(s.name for s in self.segments if s.name)
 
+    @property
+    def literal(self) -> bytes:
+        """The path of a pattern without parameters, without `/*` and final slash, as it is sent."""
+        return "/".join(["", *(quote(s.prefix, safe=_SAFE) for s in self.segments)]).rstrip("/").encode()
+
     def matches(self, segments: Sequence[str]) -> bool:
         """Tell whether the decoded segments of a path fit this pattern."""
         if len(segments) != len(self.segments) and not (self.subtree and len(segments) > len(self.segments)):
@@ -260,6 +265,14 @@ def parse_template(text: str, known: Iterable[str]) -> Template:
     whole = text.split("{", 1)[0]
     fixed = whole.rsplit("/", 1)[0] if "{" in text else whole
     return Template(text, parts, tuple(unquote(s) for s in fixed.split("/")[1:]))
+
+
+def undone(template: Template, pattern: PathPattern | None) -> tuple[bytes, bytes] | None:
+    """Tell how to undo a template: `(what it puts in front, what stood there)`; None if that is not all."""
+    literal = b"".join(p for p in template.parts if isinstance(p, bytes))
+    if template.parts not in ((literal, "*"), ("*",)) or pattern is None or pattern.names:
+        return None
+    return literal, pattern.literal
 
 
 def _template_part(piece: str, names: set[str]) -> bytes | str | None:

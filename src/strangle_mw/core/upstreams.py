@@ -58,13 +58,13 @@ class UpstreamRegistry:
                 self._note(at + name.rstrip("_"), f"{what} in a later version; remove it", "not-yet")
         if upstream.http != "1.1":
             self._note(at + "http", 'HTTP/2 acts in a later version; use "1.1"', "not-yet")
-        if len(upstream.urls) > 1:
-            self._note(at + "urls", "several addresses act in a later version; give one `url`", "not-yet")
         for name in _TIMES:
             if not 0 < getattr(upstream, name) <= MAX_SECONDS:
                 self._note(
                     at + name, f"must be more than 0 and at most {MAX_SECONDS} seconds", "upstream-range"
                 )
+        if not 0 <= upstream.pool_timeout <= MAX_SECONDS:
+            self._note(at + "pool_timeout", f"must be 0..{MAX_SECONDS} seconds", "upstream-range")
         if upstream.max_in_flight < 1:
             self._note(at + "max_in_flight", "must be 1 or more", "upstream-range")
         if upstream.tls != Tls() and not all(

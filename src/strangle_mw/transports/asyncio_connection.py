@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Protocol, cast
@@ -49,6 +50,7 @@ class Connection(asyncio.Protocol):
         "_error",
         "_on_slow",
         "_owner",
+        "_peek",
         "_reading",
         "_room",
         "_sent",
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
     _transport: asyncio.Transport
     _bulky: bool
     _timeout: float
+    _peek: Callable[[], bool]
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -170,6 +173,13 @@ class Connection(asyncio.Protocol):
         if self._timer_at > self._deadline:
             self._arm()
         return True
+
+    def quiet(self) -> bool:
+        """Tell whether nothing has come while idle, seen by the event loop or not: bytes, or an end.
+
+        What still waits in the kernel would be taken for the answer to the next request (promise P7).
+        """
+        return self._up and not self._peek()
 
     def drop(self) -> None:
         """Abort: nothing on this connection can be trusted any more."""
@@ -297,6 +307,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._peek = _peek(transport.get_extra_info("socket").fileno())
         self._up = True
         self._owner.opened(self)
 
@@ -376,3 +387,12 @@ class Connection(asyncio.Protocol):
                 self.data_received(data)
         except OSError:
             return
+
+
+def _peek(descriptor: int) -> Callable[[], bool]:
+    """Make the question whether there is anything to read on a socket, which costs one system call."""
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return lambda: bool(poll.poll(0))

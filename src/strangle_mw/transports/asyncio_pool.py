@@ -1,4 +1,4 @@
-"""Exchanges with one endpoint over asyncio: the bulkhead, connecting, and which connection is used again.
+"""Exchanges with one endpoint over asyncio: connecting, and which connection is used again.
 
 What one connection does is in `asyncio_connection`, what bytes mean in `h1`; whether to send once more is
 decided by the caller. One exchange costs one future: no task, no timer and no lock, unless the body of the
@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from strangle_mw.transports.addresses import AsyncAddresses, share
 from strangle_mw.transports.asyncio_connection import Connection
-from strangle_mw.transports.base import bulkhead_full, connect_failed, pool_closed, tls_context
+from strangle_mw.transports.base import connect_failed, pool_closed, tls_context
+from strangle_mw.transports.bulkhead import AsyncBulkhead
 
 if TYPE_CHECKING:
     import ssl
@@ -23,12 +25,16 @@ if TYPE_CHECKING:
 
 
 class AsyncPool:
-    """Connections to one endpoint, used from one running event loop; making a pool does no I/O."""
+    """Connections to one endpoint, used from one running event loop; making a pool does no I/O.
 
-    def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
+    `gate` bounds the exchanges of all endpoints of the upstream together; without one the pool has its own.
+    """
+
+    def __init__(self, endpoint: Endpoint, upstream: Upstream, gate: AsyncBulkhead | None = None) -> None:
+        self.gate = gate or AsyncBulkhead(upstream)
         self._endpoint = endpoint
         self._upstream = upstream
-        self._limit = upstream.max_in_flight
+        self._addresses = AsyncAddresses(endpoint.host, endpoint.port)
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._in_flight = 0
@@ -69,19 +75,22 @@ class AsyncPool:
         """
         if self._closed:
             raise pool_closed()
-        if self._in_flight >= self._limit:
-            raise bulkhead_full(self._limit)
+        gate = self.gate
+        if gate.taken < gate.limit:
+            gate.taken += 1
+        else:
+            await gate.enter()
         self._in_flight += 1
         connection: Connection | None = None
         try:
-            # The last one used first: the others grow old and leave.
-            connection = self._idle.pop() if self._idle and not fresh else await self._connect()
+            connection = (None if fresh else self._reuse()) or await self._connect()
             await connection.start(
                 head, body, method=method, chunked=chunked, timeout=timeout, on_slow=on_slow
             )
             connection.deliver()
         except BaseException:
             self._in_flight -= 1
+            gate.leave()
             if connection is not None:
                 await connection.discard()
             raise
@@ -119,16 +128,24 @@ class AsyncPool:
     def release(self, connection: Connection) -> None:
         """End an exchange, and keep its connection if nothing unexpected happened (promise P7)."""
         self._in_flight -= 1
+        self.gate.leave()
         if connection.rest():
             self._idle.append(connection)
         else:
             connection.drop()
 
+    def _reuse(self) -> Connection | None:
+        """Take the connection used last that is still good: the others grow old and leave."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.quiet():
+                return connection
+            connection.drop()
+        return None
+
     async def _connect(self) -> Connection:
-        connection = Connection(self, asyncio.get_running_loop())
         try:
-            async with asyncio.timeout(self._upstream.connect_timeout):
-                await self._open_transport(connection)
+            connection = await self._dial(self._upstream.connect_timeout)
         except (OSError, ValueError) as exc:  # ValueError: a name that IDNA cannot encode
             raise connect_failed(exc) from exc
         if self._closed:
@@ -136,17 +153,38 @@ class AsyncPool:
             raise pool_closed()
         return connection
 
-    async def _open_transport(self, connection: Connection) -> None:
-        endpoint, loop = self._endpoint, connection.loop
-        if endpoint.scheme == "unix":
-            await loop.create_unix_connection(lambda: connection, endpoint.socket)
-        elif endpoint.scheme == "http":
-            await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
+    async def _dial(self, seconds: float) -> Connection:
+        """Try one address after the other; asyncio's own race of them loses sockets when it is cancelled."""
+        loop = asyncio.get_running_loop()
+        connection = Connection(self, loop)
+        if self._endpoint.scheme == "unix":
+            async with asyncio.timeout(seconds):
+                await loop.create_unix_connection(lambda: connection, self._endpoint.socket)
+            return connection
+        deadline = loop.time() + seconds
+        async with asyncio.timeout_at(deadline):
+            addresses = await self._addresses.find()
+        problem: OSError = OSError("the name has no address")
+        for at, (_, address) in enumerate(addresses):
+            try:
+                async with asyncio.timeout(share(deadline - loop.time(), len(addresses) - at)):
+                    await self._connect_to(connection, str(address[0]))
+            except OSError as exc:
+                problem = exc
+                connection = Connection(self, loop)
+            else:
+                return connection
+        raise problem
+
+    async def _connect_to(self, connection: Connection, address: str) -> None:
+        loop, port = connection.loop, self._endpoint.port
+        if self._endpoint.scheme == "http":
+            await loop.create_connection(lambda: connection, address, port)
         else:
             context = self._context = self._context or tls_context(self._upstream)
-            name = endpoint.host
+            name = self._endpoint.host
             await loop.create_connection(
-                lambda: connection, name, endpoint.port, ssl=context, server_hostname=name
+                lambda: connection, address, port, ssl=context, server_hostname=name
             )
 
 

@@ -40,11 +40,6 @@ def tls_context(upstream: Upstream) -> ssl.SSLContext:
     return context
 
 
-def bulkhead_full(limit: int) -> ForwardError:
-    """Say that `max_in_flight` exchanges are going already."""
-    return ForwardError("pool", f"{limit} exchanges in flight", status=503)
-
-
 def pool_closed() -> ForwardError:
     """Say that the pool takes no more work."""
     return ForwardError("pool", "closed", status=503)

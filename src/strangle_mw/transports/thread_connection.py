@@ -13,6 +13,7 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from strangle_mw.transports.addresses import share
 from strangle_mw.transports.base import HIGH_WATER, exchange_failed, lost
 from strangle_mw.transports.h1 import LAST_CHUNK, MalformedError, ResponseParser, frame_body, frame_chunk
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from strangle_mw.core.model import Endpoint
     from strangle_mw.errors import ForwardError
+    from strangle_mw.transports.addresses import Address, BlockingAddresses
 
 
 class Connection:
@@ -270,12 +272,14 @@ def _set_kernel_timeout(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
-def dial(endpoint: Endpoint, seconds: float, context: ssl.SSLContext | None) -> socket.socket:
-    """Connect within a time, TLS included; looking up the name is not limited. Raises `OSError`."""
+def dial(
+    endpoint: Endpoint, addresses: BlockingAddresses, seconds: float, context: ssl.SSLContext | None
+) -> socket.socket:
+    """Connect within a time, looking up the name and TLS included. Raises `OSError` and `ValueError`."""
     deadline = monotonic() + seconds
     if endpoint.scheme == "unix":
-        return _connect(socket.AF_UNIX, endpoint.socket, deadline)
-    sock = _connect_any(endpoint.host, endpoint.port, deadline)
+        return _connect(socket.AF_UNIX, endpoint.socket, seconds)
+    sock = _connect_any(addresses.find(seconds), deadline)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is None:
@@ -288,20 +292,20 @@ def dial(endpoint: Endpoint, seconds: float, context: ssl.SSLContext | None) -> 
         raise
 
 
-def _connect_any(host: str, port: int, deadline: float) -> socket.socket:
+def _connect_any(addresses: list[Address], deadline: float) -> socket.socket:
     problem: OSError = OSError("the name has no address")
-    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for at, (family, address) in enumerate(addresses):
         try:
-            return _connect(family, address, deadline)
+            return _connect(family, address, share(_left(deadline), len(addresses) - at))
         except OSError as exc:
             problem = exc
     raise problem
 
 
-def _connect(family: int, address: str | tuple[object, ...], deadline: float) -> socket.socket:
+def _connect(family: int, address: str | tuple[object, ...], seconds: float) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.settimeout(_left(deadline))
+        sock.settimeout(seconds)
         sock.connect(address)
     except BaseException:
         sock.close()

@@ -1,4 +1,4 @@
-"""Exchanges with one endpoint over blocking sockets: the bulkhead, and which connection is used again.
+"""Exchanges with one endpoint over blocking sockets, and which connection is used again.
 
 What one connection does is in `thread_connection`, what bytes mean in `h1`; whether to send once more is
 decided by the caller. For many threads at once, or gevent's; asyncio may not be imported here.
@@ -7,11 +7,12 @@ decided by the caller. For many threads at once, or gevent's; asyncio may not be
 from __future__ import annotations
 
 from collections import deque
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from strangle_mw.transports.base import bulkhead_full, connect_failed, pool_closed, tls_context
+from strangle_mw.transports.addresses import BlockingAddresses
+from strangle_mw.transports.base import connect_failed, pool_closed, tls_context
+from strangle_mw.transports.bulkhead import BlockingBulkhead
 from strangle_mw.transports.thread_connection import Connection, dial
 
 if TYPE_CHECKING:
@@ -23,16 +24,22 @@ if TYPE_CHECKING:
 
 
 class BlockingPool:
-    """Connections to one endpoint, used from any thread of one process; making a pool does no I/O."""
+    """Connections to one endpoint, used from any thread of one process; making a pool does no I/O.
 
-    def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
+    `gate` bounds the exchanges of all endpoints of the upstream together; without one the pool has its own.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, upstream: Upstream, gate: BlockingBulkhead | None = None
+    ) -> None:
+        self.gate = gate or BlockingBulkhead(upstream)
         self._endpoint = endpoint
         self._upstream = upstream
-        self._limit = upstream.max_in_flight
+        self._addresses = BlockingAddresses(endpoint.host, endpoint.port)
         self._idle: deque[Connection] = deque()  # the one used last is at the right
         self._in_flight = 0
         self._closed = False
-        self._lock = Lock()
+        self._lock = self.gate.lock
         self._context: ssl.SSLContext | None = None
 
     @property
@@ -87,12 +94,13 @@ class BlockingPool:
         self._leave(connection, fit=connection.rest())
 
     def _enter(self) -> None:
+        self.gate.enter()
         with self._lock:
-            if self._closed:
-                raise pool_closed()
-            if self._in_flight >= self._limit:
-                raise bulkhead_full(self._limit)
             self._in_flight += 1
+            if not self._closed:
+                return
+        self._leave(None, fit=False)
+        raise pool_closed()
 
     def _reuse(self) -> Connection | None:
         """Take the connection used last that is still good; the others have grown old before it."""
@@ -115,6 +123,7 @@ class BlockingPool:
         spent: list[Connection] = []
         with self._lock:
             self._in_flight -= 1
+            self.gate.leave_locked()
             if connection is not None and fit and not self._closed:
                 self._idle.append(connection)
                 oldest = connection.rested - self._upstream.keepalive
@@ -129,7 +138,9 @@ class BlockingPool:
         try:
             if self._endpoint.scheme == "https" and self._context is None:
                 self._context = tls_context(self._upstream)  # perhaps by two threads; either will do
-            sock = dial(self._endpoint, self._upstream.connect_timeout, self._context)
+            sock = dial(
+                self._endpoint, self._addresses, self._upstream.connect_timeout, self._context
+            )
         except (OSError, ValueError) as exc:  # ValueError: a name that IDNA cannot encode
             raise connect_failed(exc) from exc
         return Connection(sock, self._upstream.idle_timeout)

@@ -1,0 +1,298 @@
+"""The WebSocket half of the ASGI driver: handshakes that a route forwards, and the messages after them.
+
+The upstream is asked first; its answer decides whether the client's handshake is accepted, and with which
+subprotocol (proxy trap 23). Only I/O lives here: what happens to a handshake is `core.decision.prepare`,
+what goes over the upstream's wire is in the transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from strangle_mw.core.answers import answer_headers
+from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
+from strangle_mw.core.hygiene import UNDECLARED
+from strangle_mw.core.messages import RequestHead, is_token
+from strangle_mw.engine import CLIENT_GONE, log
+from strangle_mw.errors import ForwardError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from strangle_mw.core.decision import Decision
+    from strangle_mw.core.messages import Header
+    from strangle_mw.engine import Engine
+    from strangle_mw.transports.asyncio_pool import AsyncPool
+    from strangle_mw.transports.websocket import UpstreamWebSocket
+
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+App = Callable[[Event, Receive, Send], Awaitable[None]]
+
+REMEDY = "pip install 'strangle-mw[websocket]'"
+
+_SWITCHING = 101
+_NO_STATUS, _LOST = 1005, 1006
+_SENDABLE = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
+"""Close codes that may stand in a close frame (RFC 6455 section 7.4, IANA registry)."""
+_MAX_REASON = 123
+"""Bytes of a close frame's reason (RFC 6455 section 5.5)."""
+
+
+class _Reader:
+    encoding = "utf-8"
+
+    @staticmethod
+    def head(source: Event, path: bytes, authority: bytes) -> RequestHead:
+        client = source.get("client")
+        return RequestHead(
+            "GET",  # RFC 6455 section 4.1; the scope has no method
+            path,
+            source.get("query_string", b""),
+            source["headers"],
+            "https" if source.get("scheme") in ("wss", "https") else "http",
+            client[0] if client else "",
+            authority,
+            source.get("http_version", "1.1"),
+        )
+
+
+_READER = _Reader()
+
+
+async def serve(app: App, engine: Engine, scope: Event, path: str, receive: Receive, send: Send) -> None:
+    """Answer one WebSocket scope; `path` is its path with the root path.
+
+    The default route calls the wrapped app with the very objects that the server gave.
+    """
+    decision = prepare(engine.snapshot, "GET", scope.get("raw_path") or None, path, scope, _READER)
+    if decision is LEGACY:
+        await app(scope, receive, send)
+        return
+    client = _Client(scope, receive, send)
+    if (await receive())["type"] != "websocket.connect":
+        return
+    try:
+        if isinstance(decision, Forward):
+            await _forward(engine, decision, client)
+        else:
+            await _answer(engine, decision, client)
+    except OSError:  # of `send`: the ASGI specification's word for a client that has left
+        log.debug("%d client gone", CLIENT_GONE)
+
+
+async def _answer(engine: Engine, decision: Decision, client: _Client) -> None:
+    if isinstance(decision, Answer):
+        await client.deny(decision.status, decision.headers, decision.body)
+    elif isinstance(decision, Reject):
+        headers, body = engine.failure("GET", decision.status, decision.reason, decision.request_id)
+        await client.deny(decision.status, headers, body)
+
+
+async def _forward(engine: Engine, forward: Forward, client: _Client) -> None:
+    """Hold a place of the upstream's bulkhead as long as the WebSocket is open."""
+    if forward.length not in (0, UNDECLARED) or not all(map(_is_subprotocol, client.subprotocols)):
+        # The upstream could take frames for a body, or a subprotocol for a header of ours.
+        await _refuse(engine, forward, client, 400, "bad-handshake")
+        return
+    pools = engine.async_pools(forward.upstream, asyncio.get_running_loop())
+    gate = pools[0].gate
+    try:
+        await gate.enter()
+        try:
+            await _converse(engine, forward, client, pools)
+        finally:
+            gate.leave()
+    except ForwardError as exc:
+        if exc.status == CLIENT_GONE:
+            log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
+        else:
+            await client.deny(exc.status, *engine.failed(forward, exc))
+    except ImportError as exc:
+        if (exc.name or "").partition(".")[0] != "websockets":
+            raise
+        log.error("route %r forwards a WebSocket; first: %s", forward.route.name, REMEDY)
+        await _refuse(engine, forward, client, 501, "websocket-extra")
+
+
+async def _refuse(engine: Engine, forward: Forward, client: _Client, status: int, reason: str) -> None:
+    headers, body = engine.failure("GET", status, reason, forward.request_id, forward.route.name, "WebSocket")
+    await client.deny(status, headers, body)
+
+
+def _is_subprotocol(name: str) -> bool:
+    return name.isascii() and is_token(name.encode()) is not None
+
+
+async def _converse(engine: Engine, forward: Forward, client: _Client, pools: Sequence[AsyncPool]) -> None:
+    upstream, endpoint = await _open(engine, forward, client, pools)
+    try:
+        plan = forward.action.response_headers
+        headers = answer_headers(upstream.headers, upstream.status, plan, forward, endpoint)
+        if upstream.status != _SWITCHING:
+            if upstream.body and not any(name == b"content-length" for name, _ in headers):
+                headers.append((b"content-length", b"%d" % len(upstream.body)))
+            await client.deny(upstream.status, headers, upstream.body)
+            return
+        await client.accept(upstream.subprotocol, [h for h in headers if _crosses(h[0])])
+        await _relay(forward, client, upstream)
+    finally:
+        upstream.leave()
+        await client.aclose()
+
+
+def _crosses(name: bytes) -> bool:
+    return not name.startswith(b"sec-websocket-") and name != b"content-length"
+
+
+async def _open(
+    engine: Engine, forward: Forward, client: _Client, pools: Sequence[AsyncPool]
+) -> tuple[UpstreamWebSocket, int]:
+    """Shake hands with the upstream, unless the client leaves before that is done."""
+    shaking = _shake_hands(engine, forward, client.subprotocols, pools)
+    opening = asyncio.get_running_loop().create_task(shaking)
+    opened: tuple[UpstreamWebSocket, int] | None = None
+    try:
+        await asyncio.wait((opening, client.look_ahead()), return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            opened = opening.result()
+    finally:
+        if opened is None:
+            opening.cancel()
+            await asyncio.wait((opening,))
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result()[0].abort()
+            await client.aclose()
+    if opened is None:
+        raise ForwardError("head", "the client left", status=CLIENT_GONE)
+    return opened
+
+
+async def _shake_hands(
+    engine: Engine, forward: Forward, subprotocols: Sequence[str], pools: Sequence[AsyncPool]
+) -> tuple[UpstreamWebSocket, int]:
+    """Perform the effects of `core.exchange`; return the answer, and whose it is."""
+    headers = [h for h in forward.headers if _crosses(h[0])]
+    conversation = engine.begin(forward, pools, replayable=True)
+    effect = next(conversation)
+    try:
+        while True:
+            at = effect.endpoint
+            try:
+                upstream = await engine.websocket(forward, at, pools[at], headers, subprotocols)
+            except ForwardError as exc:
+                effect = conversation.throw(exc)
+            else:
+                return upstream, at
+    finally:
+        conversation.close()
+
+
+async def _relay(forward: Forward, client: _Client, upstream: UpstreamWebSocket) -> None:
+    """Carry messages both ways until one side ends it, and tell the other how."""
+    upward = asyncio.get_running_loop().create_task(_carry_up(client, upstream))
+    try:
+        while (message := await upstream.receive()) is not None:
+            if not client.gone:
+                await client.give(message)
+        if not client.gone:
+            ending = upstream.ending
+            if ending.fault:
+                name = forward.upstream.name
+                log.warning("WebSocket on route %r, upstream %r: %s", forward.route.name, name, ending.fault)
+            await client.close(ending.code, ending.reason)
+    finally:
+        upstream.leave()
+        if not client.gone:
+            upward.cancel()
+        await asyncio.wait((upward,))
+    if not upward.cancelled():
+        upward.result()
+
+
+async def _carry_up(client: _Client, upstream: UpstreamWebSocket) -> None:
+    try:
+        while not client.gone:
+            message = await client.take()
+            if message is not None and not await upstream.send(message):
+                return
+        if client.code is _LOST:
+            upstream.abort()
+        else:
+            await upstream.close(client.code if client.code != _NO_STATUS else None, client.reason)
+    except BaseException:
+        upstream.leave()
+        raise
+
+
+class _Client:
+    """The other end: the ASGI server's two callables for one WebSocket."""
+
+    gone = False
+    code = _LOST
+    reason = ""
+    _next: asyncio.Task[Event] | None = None
+
+    def __init__(self, scope: Event, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.subprotocols: Sequence[str] = [s for s in scope.get("subprotocols") or () if s]
+        self._may_answer = "websocket.http.response" in (scope.get("extensions") or {})
+        self._tells_reasons = (scope.get("asgi") or {}).get("spec_version", "2.0") >= "2.3"
+
+    async def deny(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Refuse the handshake, with this answer if the server can; else it says 403."""
+        if self._may_answer:
+            start = {"type": "websocket.http.response.start", "status": status, "headers": list(headers)}
+            await self._send(start)
+            await self._send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+        else:
+            await self._send({"type": "websocket.close", "code": 1000})
+
+    async def accept(self, subprotocol: str | None, headers: Sequence[Header]) -> None:
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
+
+    def look_ahead(self) -> asyncio.Task[Event]:
+        """Start waiting for the next event; before the handshake's end that is the client's leaving."""
+        self._next = asyncio.ensure_future(self._receive())
+        return self._next
+
+    async def take(self) -> str | bytes | None:
+        """Wait for a message; None for anything else. A client that leaves is `gone`."""
+        waiting, self._next = self._next, None
+        event = await (waiting or self._receive())
+        if event["type"] == "websocket.receive":
+            text: str | None = event.get("text")
+            data: bytes = event.get("bytes") or b""
+            return data if text is None else text
+        if event["type"] == "websocket.disconnect":
+            self._left(event)
+        return None
+
+    def _left(self, event: Event) -> None:
+        code = event.get("code", _NO_STATUS)
+        # uvicorn says 1005 and no reason of a connection that was lost; of a close frame it tells both.
+        cut = code == _NO_STATUS and self._tells_reasons and "reason" not in event
+        if (code in _SENDABLE or code == _NO_STATUS) and not cut:
+            self.code = code
+            reason = event.get("reason") or ""
+            self.reason = (
+                reason.encode()[:_MAX_REASON].decode("utf-8", "ignore") if code != _NO_STATUS else ""
+            )
+        self.gone = True
+
+    async def give(self, message: str | bytes) -> None:
+        kind = "text" if isinstance(message, str) else "bytes"
+        await self._send({"type": "websocket.send", kind: message})
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+    async def aclose(self) -> None:
+        """Stop waiting for an event that nobody takes."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.wait((self._next,))
