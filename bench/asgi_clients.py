@@ -104,7 +104,7 @@ async def _answer(
 
 def with_asgi_proxy_lib(port: int) -> App:
     """Let asgi-proxy-lib forward; it makes an httpx client for each request."""
-    from asgi_proxy import asgi_proxy
+    from asgi_proxy import asgi_proxy  # type: ignore[import-untyped]
 
     app: App = asgi_proxy(f"http://127.0.0.1:{port}", timeout=None)
     return app

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bench.options import Options
     from bench.report import Progress
-    from bench.rounds import Series
+    from bench.rounds import Peer, Series
 
 NAME = "idle"
 WARM_UP = 20
@@ -76,46 +76,58 @@ def measure(options: Options, progress: Progress, folder: Path) -> Iterator[Tabl
             direct="direct-bodies",
         )
         for group in wanted:
-            sample = partial(_sample, group.name, options.idle)
-            _fill(table, group, run(site.peers(group, group.wanted(options), sample), options, progress))
+            _fill(table, group, run(_peers(site, group, options), options, progress))
     yield table
 
 
-def _sample(kind: str, count: int, running: Running) -> Held:
+def _peers(site: Site, group: Group, options: Options) -> Iterator[Peer]:
+    for name in group.wanted(options):
+        side = b"legacy" if name == DIRECT else b"modern"
+        sample = partial(
+            _sample, _Opener(EVENT_STREAM if group.name == SSE else HANDSHAKE, side), options.idle
+        )
+        yield from site.peers(group, [name], sample)
+
+
+def _sample(opener: _Opener, count: int, running: Running) -> Held:
     with ExitStack() as stack:
-        _open(stack, kind, WARM_UP, running.port)
+        opener.open(stack, WARM_UP, running.port)
     await_quiet(running.pid)
     before = resident(running.pid)
     with ExitStack() as stack:
-        clients = _open(stack, kind, count, running.port)
+        clients = opener.open(stack, count, running.port)
         await_quiet(running.pid)
         after = resident(running.pid)
         _see_that_all_are_open(clients)
     return Held(before / 2**20, after / 2**20, (after - before) / count / 1024)
 
 
-def _open(stack: ExitStack, kind: str, count: int, port: int) -> list[socket.socket]:
-    request = EVENT_STREAM if kind == SSE else HANDSHAKE
-    clients = []
-    for number in range(count):
-        try:
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
-            client.sendall(request)
-            _await_message(client)
-        except OSError as exc:
-            raise BenchError(f"connection {number + 1} of {count}: {exc}") from exc
-        clients.append(client)
-    return clients
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """What is asked for, and which side must name itself in the first message."""
 
+    request: bytes
+    side: bytes
 
-def _await_message(client: socket.socket) -> None:
-    """Read until the one message has come that names the side."""
-    data = b""
-    while b"modern" not in data and b"legacy" not in data:
-        more = client.recv(65_536)
-        if not more:
-            raise BenchError(f"closed instead of held: {data[:120]!r}")
-        data += more
+    def open(self, stack: ExitStack, count: int, port: int) -> list[socket.socket]:
+        clients = []
+        for number in range(count):
+            try:
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+                client.sendall(self.request)
+                self._await_message(client)
+            except OSError as exc:
+                raise BenchError(f"connection {number + 1} of {count}: {exc}") from exc
+            clients.append(client)
+        return clients
+
+    def _await_message(self, client: socket.socket) -> None:
+        data = b""
+        while self.side not in data:
+            more = client.recv(65_536)
+            if not more:
+                raise BenchError(f"closed before {self.side!r} came: {data[:120]!r}")
+            data += more
 
 
 def _see_that_all_are_open(clients: list[socket.socket]) -> None:

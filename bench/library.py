@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from strangle_mw.core.decision import Snapshot
 
@@ -43,8 +44,9 @@ def forwarder(app: Any, port: int) -> Any:
     return strangle(app, {"upstreams": {"modern": modern}, "routes": [Route("/modern/*", to="modern")]})
 
 
-def blocking_exchange(port: int, path: str) -> Callable[[], bytes]:
-    """Return a call that asks a local port once through one pool of blocking sockets; the body comes back."""
+@contextmanager
+def blocking_exchange(port: int, path: str) -> Iterator[Callable[[], bytes]]:
+    """Give a call that asks a local port once through one pool of blocking sockets; the body comes back."""
     from strangle_mw.transports.thread_pool import BlockingPool
 
     endpoint, upstream, head = _exchange(port, path)
@@ -60,11 +62,15 @@ def blocking_exchange(port: int, path: str) -> Callable[[], bytes]:
             answer.close()
         return body
 
-    return call
+    try:
+        yield call
+    finally:
+        pool.close()
 
 
-def async_exchange(port: int, path: str) -> Callable[[], Awaitable[bytes]]:
-    """Return a coroutine function that asks a local port once through one asyncio pool."""
+@asynccontextmanager
+async def async_exchange(port: int, path: str) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+    """Give a coroutine function that asks a local port once through one asyncio pool."""
     from strangle_mw.transports.asyncio_pool import AsyncPool
 
     endpoint, upstream, head = _exchange(port, path)
@@ -80,7 +86,10 @@ def async_exchange(port: int, path: str) -> Callable[[], Awaitable[bytes]]:
             answer.close()
         return body
 
-    return call
+    try:
+        yield call
+    finally:
+        await pool.aclose()
 
 
 def _exchange(port: int, path: str) -> tuple[Any, Any, bytes]:

@@ -1,7 +1,8 @@
 """The smallest honest asynchronous forwarder: what forwarding costs when nothing is checked.
 
 An `asyncio.Protocol` with httptools and a pool of kept connections. It copies method, target, headers and
-both bodies as they come. No hygiene, no timeouts, no flow control, no errors: the floor, not a proxy.
+both bodies as they come, and pauses whoever sends too fast: without that a large body would measure the
+memory of this process. No hygiene, no timeouts, no errors: the floor, not a proxy.
 """
 
 from __future__ import annotations
@@ -15,10 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
+HIGH_WATER = 65_536
+"""Bytes of an answer that are held before the upstream is paused."""
+
+
 class Connection(asyncio.Protocol):
     """One connection to the upstream, carrying one exchange at a time."""
 
     def __init__(self) -> None:
+        self.held = 0
+        self.paused = False
+        self.writable: asyncio.Future[None] | None = None
         self.parser = httptools.HttpResponseParser(self)
         self.closed = False
         self.waiter: asyncio.Future[None] | None = None
@@ -36,6 +44,25 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self.wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self.writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writable, self.writable = self.writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    def take(self) -> bytes:
+        """Return what has come of the body, and let more come."""
+        body = b"".join(self.chunks)
+        self.chunks.clear()
+        self.held = 0
+        if self.paused:
+            self.paused = False
+            self.transport.resume_reading()
+        return body
 
     def data_received(self, data: bytes) -> None:
         self.parser.feed_data(data)
@@ -61,6 +88,10 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self.chunks.append(body)
+        self.held += len(body)
+        if self.held > HIGH_WATER and not self.paused:
+            self.paused = True
+            self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
         self.done = True
@@ -111,6 +142,8 @@ async def _upload(connection: Connection, receive: Any) -> None:
     while more:
         message = await receive()
         connection.transport.write(message.get("body", b""))
+        if connection.writable is not None:
+            await connection.writable
         more = message.get("more_body", False)
 
 
@@ -120,8 +153,7 @@ async def _answer(connection: Connection, send: Any) -> None:
     more = True
     while more:
         more = not connection.done
-        body = b"".join(connection.chunks)
-        connection.chunks.clear()
+        body = connection.take()
         await send({"type": "http.response.body", "body": body, "more_body": more})
         if more:
             await connection.changed()

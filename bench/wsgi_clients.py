@@ -111,7 +111,7 @@ def _urls(port: int) -> None:
 
     import urllib3
     from django.urls import re_path
-    from revproxy.views import ProxyView
+    from revproxy.views import ProxyView  # type: ignore[import-untyped]
 
     pool = urllib3.PoolManager(maxsize=THREADS)
 

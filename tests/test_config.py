@@ -190,7 +190,7 @@ SHAPES = {
     "upstream with two": ({"upstreams": {"x": {"url": "http://x", "asgi": "a:b"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x", "upstream-target"), ("upstreams.x.asgi", "not-yet")]),
     "upstream range": ({"upstreams": {"x": {"url": "http://x", "timeout": 0}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.timeout", "upstream-range")]),
     "upstream address": ({"upstreams": {"x": {"url": "x"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.url", "upstream-address")]),
-    "several urls": ({"upstreams": {"x": {"urls": ["http://x", "http://y"]}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.urls", "not-yet")]),
+    "an address twice": ({"upstreams": {"x": {"urls": ["http://x", "http://x"]}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.urls[1]", "upstream-address-twice")]),
     "breaker": ({"upstreams": {"x": {"url": "http://x", "breaker": {"failures": 1}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.breaker", "not-yet")]),
     "health": ({"upstreams": {"x": {"url": "http://x", "health": {"path": "/"}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.health", "not-yet")]),
     "http 2": ({"upstreams": {"x": {"url": "http://x", "http": "2"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.http", "not-yet")]),

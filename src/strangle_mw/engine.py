@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from strangle_mw.core.messages import Header
     from strangle_mw.core.model import Settings
     from strangle_mw.errors import ForwardError
-    from strangle_mw.transports.make import AsyncPool, BlockingPool
+    from strangle_mw.transports.asyncio_pool import AsyncPool
+    from strangle_mw.transports.thread_pool import BlockingPool
     from strangle_mw.transports.websocket import UpstreamWebSocket
 
     Pool = AsyncPool | BlockingPool

@@ -219,7 +219,7 @@ async def _carry_up(client: _Client, upstream: UpstreamWebSocket) -> None:
             message = await client.take()
             if message is not None and not await upstream.send(message):
                 return
-        if client.code is _LOST:
+        if client.code == _LOST:
             upstream.abort()
         else:
             await upstream.close(client.code if client.code != _NO_STATUS else None, client.reason)
@@ -276,12 +276,11 @@ class _Client:
         code = event.get("code", _NO_STATUS)
         # uvicorn says 1005 and no reason of a connection that was lost; of a close frame it tells both.
         cut = code == _NO_STATUS and self._tells_reasons and "reason" not in event
-        if (code in _SENDABLE or code == _NO_STATUS) and not cut:
-            self.code = code
-            reason = event.get("reason") or ""
-            self.reason = (
-                reason.encode()[:_MAX_REASON].decode("utf-8", "ignore") if code != _NO_STATUS else ""
-            )
+        if code in _SENDABLE:
+            self.code, reason = code, event.get("reason") or ""
+            self.reason = reason.encode()[:_MAX_REASON].decode("utf-8", "ignore")
+        elif code == _NO_STATUS and not cut:
+            self.code = _NO_STATUS
         self.gone = True
 
     async def give(self, message: str | bytes) -> None:

@@ -5,6 +5,7 @@ An act knows no server by name; it waits for conditions, as long as `Front.patie
 
 from __future__ import annotations
 
+import socket
 import threading
 from contextlib import suppress
 
@@ -23,13 +24,17 @@ def simply(asked):
     """Send bytes on a new connection, read one answer and all that follows it."""
 
     def act(front, echo):
-        with Watched(echo) as upstream, connect(front.port) as sock:
-            with suppress(ConnectionError):  # it may hang up before it has read all; its answer may be there
-                sock.sendall(asked)
-            reply = answer(sock, asked)
-            if reply is not None and not _framed(asked, reply):
-                reply.body += _rest(sock)
-        return upstream.exchange(reply)
+        reply, hangs = None, False
+        with Watched(echo) as upstream, connect(front.port, front.patience) as sock:
+            try:
+                with suppress(ConnectionError):  # it may hang up before it has read all; its answer may be there
+                    sock.sendall(asked)
+                reply = answer(sock, asked)
+                if reply is not None and not _framed(asked, reply):
+                    reply.body += _rest(sock)
+            except TimeoutError:
+                hangs = True
+        return upstream.exchange(reply, hangs=hangs)
 
     return act
 
@@ -101,17 +106,21 @@ def upload(head, first, rest):
     return act
 
 
-def cut_upload(head, first, *, streams):
-    """Send half a body and no more; notes whether the upstream's connection was cut, too."""
+def cut_upload(head, first, *, unheard):
+    """Send half a body and no more; notes whether the upstream's connection was cut, too.
+
+    Servers in `unheard` read the whole body first: there the upstream must never hear of it.
+    """
 
     def act(front, echo):
+        streams = front.name not in unheard
         with Watched(echo) as upstream, connect(front.port) as sock:
             sock.sendall(head + first)
-            if front.name in streams:
-                assert upstream.heard(20)
-            sock.shutdown(1)
+            if streams:
+                upstream.heard(20)
+            sock.shutdown(socket.SHUT_WR)
             reply = answer(sock)
-            cut = front.name in streams and upstream.ended(20)
+            cut = upstream.ended(20) if streams else echo.heads == upstream.heads
         return upstream.exchange(reply, cut=cut)
 
     return act

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 from tests.conformance.model import Check
 
@@ -19,8 +20,23 @@ def line(text):
 
 
 def has(name, *values):
-    """A header with exactly these values, in this order."""
-    return Check(f"{name}: {values}", lambda x: x.sent(name) == list(values))
+    """A header with exactly these values, in this order; a blank after a comma makes no difference."""
+    wanted = [v.replace(", ", ",") for v in values]
+    return Check(f"{name}: {values}", lambda x: [v.replace(", ", ",") for v in x.sent(name)] == wanted)
+
+
+def hex_digits(name, count):
+    """A header of so many hexadecimal digits."""
+    pattern = re.compile(f"[0-9a-f]{{{count}}}")
+    return Check(f"{name}: {count} hex digits", lambda x: [bool(pattern.fullmatch(v)) for v in x.sent(name)] == [True])
+
+
+def cookies(*pairs):
+    """These cookies, on one line or more."""
+    return Check(
+        f"cookies {pairs}",
+        lambda x: [p.strip() for v in x.sent("cookie") for p in v.split(";")] == list(pairs),
+    )
 
 
 def lacks(*names):
@@ -110,7 +126,7 @@ def fact(name, value=True):
 
 WHOLE = Check("the whole answer", lambda x: x.reply.complete)
 CUT = Check("a cut answer", lambda x: x.reply.status == 200 and not x.reply.complete)
-HUNG_UP = Check("hung up", lambda x: x.reply is None)
-REFUSED = Check("refused or hung up", lambda x: x.reply is None or 400 <= x.reply.status < 500)
+REFUSED = Check("refused or hung up", lambda x: x.reply is None or x.reply.status in (400, 413, 501))
+HANGS = Check("waits", lambda x: x.facts["hangs"])
 LEGACY = Check("legacy answered", lambda x: json.loads(x.reply.body)["from"] == "legacy")
 OK = status(200)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from tests.echo import Echo
     from tests.servers import Reply
@@ -65,8 +65,8 @@ class Difference:
     servers: frozenset[str]
     word: str
     why: str
-    upstream: tuple[Check, ...]
-    client: tuple[Check, ...]
+    upstream: Sequence[Check]
+    client: Sequence[Check]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,9 @@ class Case:
     id: str
     what: str
     send: bytes | Callable[[Front, Echo], Exchange]
-    upstream: tuple[Check, ...] = ()
-    client: tuple[Check, ...] = ()
-    differs: tuple[Difference, ...] = ()
+    upstream: Sequence[Check] = ()
+    client: Sequence[Check] = ()
+    differs: Sequence[Difference] = ()
 
     def difference(self, server: str) -> Difference | None:
         """Return how a server is declared to differ."""

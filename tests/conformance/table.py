@@ -1,7 +1,7 @@
-"""The whole table."""
+"""The whole table, and the rows of the matrix in its order."""
 
 from __future__ import annotations
 
-from tests.conformance import answers, connections, requests
+from tests.conformance import answers, bodies, connections, requests
 
-CASES = (*requests.CASES, *answers.CASES, *connections.CASES)
+CASES = (*requests.CASES, *bodies.CASES, *answers.CASES, *connections.CASES)

@@ -91,7 +91,8 @@ MISTAKES = {
     "shadow": (Route("/a", to=M, shadow={}), "routes[0].shadow", "not-yet"),
     "identity": (Route("/a", to=M, identity=True), "routes[0].identity", "not-yet"),
     "fallback": (Route("/a", to=M, fallback="auto"), "routes[0].fallback", "not-yet"),
-    "several addresses": (Route("/a", to=Upstream(urls=["http://a", "http://b"])), "routes[0].to.urls", "not-yet"),
+    "an address twice": (Route("/a", to=Upstream(urls=["http://a", "http://b", "http://a:80/"])), "routes[0].to.urls[2]", "upstream-address-twice"),
+    "pool_timeout": (Route("/a", to=Upstream(url="http://a", pool_timeout=-1)), "routes[0].to.pool_timeout", "upstream-range"),
 }  # fmt: skip
 
 

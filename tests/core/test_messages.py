@@ -1,11 +1,10 @@
-"""Header hygiene of design section 5, both directions; framing; conditions' view of a head."""
+"""Header hygiene of design section 5, towards the upstream; framing; conditions' view of a head."""
 
 import json
 
 import pytest
 
 from strangle_mw import HeaderRules
-from strangle_mw.core.answers import answer_headers
 from strangle_mw.core.hygiene import (
     CHUNKED,
     HOP_BY_HOP,
@@ -17,7 +16,6 @@ from strangle_mw.core.hygiene import (
     read_fields,
 )
 from strangle_mw.core.messages import Refused, RequestHead, check_target, normalize_host, problem
-from strangle_mw.errors import ForwardError
 
 MARKER = b"strangle-0123"
 OURS = [
@@ -257,50 +255,6 @@ def test_an_odd_target_passes_byte_for_byte(target):
     check_target(target)
 
 
-def test_answer_headers():
-    headers = [
-        (b"Content-Type", b"text/plain"),
-        (b"Set-Cookie", b"a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT"),
-        (b"Set-Cookie", b"b=2"),
-        (b"Connection", b"X-Hop, close"),
-        (b"X-Hop", b"1"),
-        (b"Keep-Alive", b"timeout=5"),
-        (b"Transfer-Encoding", b"chunked"),
-        (b"Date", b"x"),
-        (b"Server", b"x"),
-        (b"Strangle-Identity", b"x"),
-        (b"X-Empty", b""),
-        (b"Content-Length", b"5"),
-    ]
-    assert answer_headers(headers, 200) == [
-        (b"content-type", b"text/plain"),
-        (b"set-cookie", b"a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT"),
-        (b"set-cookie", b"b=2"),
-        (b"x-empty", b""),
-        (b"content-length", b"5"),
-    ]
-
-
-@pytest.mark.parametrize("status", [204, 304])
-def test_answers_that_have_no_body_carry_no_length(status):
-    assert answer_headers([(b"Content-Length", b"5"), (b"ETag", b'"x"')], status) == [(b"etag", b'"x"')]
-
-
-def test_response_rules():
-    plan = HeaderPlan.compile(HeaderRules(set={"Cache-Control": "no-store"}, remove=["X-Powered-By"]))
-    headers = [(b"Cache-Control", b"public"), (b"X-Powered-By", b"x"), (b"A", b"1")]
-    assert answer_headers(headers, 200, plan) == [(b"a", b"1"), (b"cache-control", b"no-store")]
-
-
-@pytest.mark.parametrize(
-    "header", [(b"X", b"a\rSet-Cookie: x"), (b"X", b"a\x00"), (b"X Y", b"1"), (b"", b"1")]
-)
-def test_a_broken_header_of_the_answer_is_an_upstream_failure(header):
-    with pytest.raises(ForwardError) as caught:
-        answer_headers([header], 200)
-    assert caught.value.status == 502
-
-
 @pytest.mark.parametrize(
     ("host", "name"),
     [("H.Example", "h.example"), ("h.example:80", "h.example"), ("h.example.", "h.example"), ("H.example.:8", "h.example"),
@@ -356,3 +310,23 @@ def test_an_ipv4_peer_on_a_dual_stack_socket_is_known():
     from ipaddress import ip_network
 
     assert "::ffff:10.0.0.1" in TrustedPeers((ip_network("10.0.0.0/8"),))
+
+
+@pytest.mark.parametrize(
+    "asked", [b"a", b"9f86d081-884c", b"Root=1-67891233-abcdef012345678912345678", b"x" * 128]
+)
+def test_a_request_id_that_the_client_brings_is_kept(asked):
+    kept, _ = sent((b"x-request-id", asked))
+    assert [v for n, v in kept if n == b"x-request-id"] == [asked]
+
+
+@pytest.mark.parametrize("asked", [b"", b"a b", b'"', b"<script>", b"x" * 129, b"\xff", b"a,b", b"a\tb"])
+def test_a_request_id_that_could_do_harm_is_replaced(asked):
+    kept, _ = sent((b"x-request-id", asked))
+    assert [v for n, v in kept if n == b"x-request-id"] == [b"0" * 32]
+
+
+def test_of_two_request_ids_the_first_counts_and_one_is_sent():
+    kept, _ = sent((b"x-request-id", b"one"), (b"x-request-id", b"two"), (b"x_request_id", b"three"))
+    assert [v for n, v in kept if n.startswith(b"x")][-1] == b"one"
+    assert sum(n == b"x-request-id" for n, _ in kept) == 1

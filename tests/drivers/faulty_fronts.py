@@ -45,21 +45,18 @@ class Front:
     def strangled(self, routes, **settings):
         """Serve the legacy app, strangled; yields the front, and closes all pools in the end."""
         app = strangle(self.legacy, routes, **settings)
-        with self.mounted(app):
-            try:
-                yield self
-            finally:
-                self.settle()
-                self.close_pools(app)
+        with self.mounted(app, app):
+            yield self
 
     @contextmanager
-    def mounted(self, app):
-        """Serve any app of this front's interface."""
+    def mounted(self, app, strangled):
+        """Serve any app of this front's interface; `strangled` is the one inside it, whose pools are closed."""
         self.app, self.legacy_calls = app, 0
         try:
             yield self
         finally:
             self.settle()
+            self.close_pools(strangled)
             self.app = None
 
     def settle(self):
@@ -212,6 +209,7 @@ FRONTS = {
     "asgi": AsgiFront,
     "wsgi": CherootFront,
     "asgi-h11": functools.partial(AsgiFront, http="h11"),
+    "asgi-ws": functools.partial(AsgiFront, ws="websockets-sansio"),
     "wsgi-waitress": WaitressFront,
 }
 

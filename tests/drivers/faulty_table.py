@@ -55,7 +55,7 @@ class Fault:
     wsgi: str = ""
     ask: bytes = GET
     before: int = 0
-    url: str = "http://127.0.0.1:{port}"
+    urls: tuple[str, ...] = ("http://127.0.0.1:{port}",)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def expected(self, kind: str) -> str:
@@ -96,8 +96,9 @@ def again_and_again(data: bytes) -> Step:
 
 FAULTS = [
     Fault("refuses the connection", None, "502 upstream-connect", again=False, seen=0),
+    Fault("refuses at one of two addresses", lambda _: [SERVE], "200", again=True, urls=("http://127.0.0.1:{dead}", "http://127.0.0.1:{port}")),
     Fault("speaks no TLS on an https address", lambda _: [send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), until_gone()],
-          "502 upstream-connect", again=False, seen=0, url="https://127.0.0.1:{port}"),
+          "502 upstream-connect", again=False, seen=0, urls=("https://127.0.0.1:{port}",)),
     Fault("resets without reading the request", lambda _: [unread, reset()], "502 upstream-head", again=False, seen=0),
     Fault("resets after the request, before any byte", lambda _: [head(), reset()], "502 upstream-head", again=False),
     Fault("resets in the head", answers(START + b"Content-Le", reset()), "502 upstream-head", again=False),

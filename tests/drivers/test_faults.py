@@ -47,8 +47,10 @@ def test_fault(front, fault):
     done = threading.Event()
     script = fault.script(done) if fault.script else []
     with ScriptedUpstream(script, [SERVE]) as upstream:
-        port = upstream.endpoint.port if fault.script else free_port()
-        modern = Upstream(url=fault.url.format(port=port), **{**TIMES, **fault.settings})
+        dead = free_port()
+        port = upstream.endpoint.port if fault.script else dead
+        urls = [url.format(port=port, dead=dead) for url in fault.urls]
+        modern = Upstream(urls=urls, **{**TIMES, **fault.settings})
         with front.strangled([Route("/m/*", to=modern)]):
             for _ in range(fault.before):
                 assert front.ask(request("GET", "/m/before")).status == 200
@@ -57,7 +59,7 @@ def test_fault(front, fault):
             assert reply is not None, "the connection was closed without an answer"
             assert told(reply) == fault.expected(front.kind)
             assert sum(f" {TARGET} ".encode() in h for h in upstream.heads) == fault.seen
-            if fault.script and fault.url.startswith("http:"):
+            if fault.script and urls[0].startswith("http:"):
                 before = upstream.connections
                 assert front.ask(request("GET", "/m/after")).body == b"ok"
                 assert (upstream.connections == before) is fault.again

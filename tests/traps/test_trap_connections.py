@@ -58,12 +58,10 @@ def test_trap_30_each_event_loop_has_its_own_connections(asgi, echo):
     other = AsgiFront()
     app = strangle(asgi.legacy, [Route("/m/*", to=echo.address)])
     try:
-        with asgi.mounted(app), other.mounted(app):
+        with asgi.mounted(app, app), other.mounted(app, app):
             before = echo.connections
             assert [f.ask(GET).status for f in (asgi, other, asgi, other)] == [200] * 4
             assert echo.connections == before + 2
-            for front in (asgi, other):
-                front.close_pools(app)
     finally:
         other.close()
 

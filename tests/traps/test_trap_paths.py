@@ -78,7 +78,6 @@ def under_prefix(front, app):
 
 def test_trap_32_the_prefix_of_a_mount_is_part_of_the_path(front, echo):
     app = strangle(front.legacy, [Route("/app/m/*", to=echo.address), Route("/n/*", to=echo.address)])
-    with front.mounted(under_prefix(front, app)):
+    with front.mounted(under_prefix(front, app), app):
         assert told(front, "GET", "/app/m/a%2Fb")["line"] == "GET /app/m/a%2Fb HTTP/1.1"
         assert front.ask(request("GET", "/app/n/x")).status == 299
-        front.close_pools(app)

@@ -30,7 +30,8 @@ UNDECLARED = -2
 """HTTP/2 and later: a body may follow although no field says so; its first event tells."""
 
 _is_length = re.compile(rb"[0-9]{1,18}").fullmatch
-_is_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,=%-]*)(?::[0-9]*)?").fullmatch
+# No comma, which RFC 3986 section 3.2.2 allows: some WSGI servers join two `Host` with one.
+_is_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+=%-]*)(?::[0-9]*)?").fullmatch
 _is_request_id = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}").fullmatch
 LEGAL_IN_VALUE = b"\t" + bytes(b for b in range(0x20, 256) if b != 0x7F)  # noqa: PLR2004 - DEL
 

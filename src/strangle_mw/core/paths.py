@@ -20,6 +20,7 @@ is_plain: Callable[[bytes], re.Match[bytes] | None] = re.compile(
     rb"(?=/)(?:/[!\"$&-\-0-:<->@-\[\]-~][!\"$&-.0-:<->@-\[\]-~]*+)*+/?+"
 ).fullmatch
 
+_LEFT_ENCODED = re.compile(rb"%2[Ff]")
 _ABSOLUTE_FORM = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
 _PARAMS = re.compile(rb";[^/]*")
 _SLASHES = re.compile(rb"//+")
@@ -50,9 +51,14 @@ def _reduce(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _says(raw: bytes, decoded: bytes) -> bool:
-    """Tell whether a server that decodes `raw` once gets `decoded`; some put U+FFFD for invalid UTF-8."""
+    """Tell whether a server that decodes `raw` once gets `decoded`.
+
+    Some put U+FFFD for invalid UTF-8; cheroot leaves an encoded slash as it is, in upper case.
+    """
     once = unquote_to_bytes(raw)
-    return once == decoded or once.decode("utf-8", "replace").encode() == decoded
+    if once == decoded or once.decode("utf-8", "replace").encode() == decoded:
+        return True
+    return b"%2F".join(unquote_to_bytes(part) for part in _LEFT_ENCODED.split(raw)) == decoded
 
 
 def quote_path(decoded: bytes) -> bytes:

@@ -16,6 +16,7 @@ from strangle_mw.core.targets import is_target, parse_endpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from strangle_mw.core.model import Endpoint
 
 _TIMES = ("connect_timeout", "timeout", "idle_timeout", "keepalive")
 # What parses already and acts in a later version (see `compile`).
@@ -131,14 +132,26 @@ class UpstreamRegistry:
         return None
 
     def _compile(self, name: str, upstream: Upstream, field: str) -> CompiledUpstream:
-        endpoints = []
-        for url in [upstream.url, *upstream.urls] if upstream.url else upstream.urls:
+        endpoints: list[Endpoint] = []
+        several = len(upstream.urls) > 1
+        for at, url in enumerate([upstream.url, *upstream.urls] if upstream.url else upstream.urls):
+            where = (
+                f"{field}[{at}]"
+                if several and field == "urls"
+                else f"{field}.urls[{at}]"
+                if several
+                else field
+            )
             if url.startswith(("lambda:", "arn:", "asgi:", "wsgi:")):
                 kind = "Lambda functions" if url.startswith(("lambda:", "arn:")) else "apps in this process"
-                self._note(field, f"{kind} act in a later version; give an http(s) address", "not-yet")
+                self._note(where, f"{kind} act in a later version; give an http(s) address", "not-yet")
                 continue
             try:
-                endpoints.append(parse_endpoint(url))
+                endpoint = parse_endpoint(url)
             except PatternError as exc:
-                self._note(field, f"{url!r} {exc}", "upstream-address")
+                self._note(where, f"{url!r} {exc}", "upstream-address")
+                continue
+            if endpoint in endpoints:
+                self._note(where, f"{url!r} stands there already; give each once", "upstream-address-twice")
+            endpoints.append(endpoint)
         return CompiledUpstream(name, upstream, tuple(endpoints))
