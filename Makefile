@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs format constraints clean
+.PHONY: help demo test conformance lint bench docs format constraints clean
 
 help:  ## say what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ demo: $(VENV)/.demo  ## a Flask monolith being strangled (ARGS=--once to exit af
 
 test: $(VENV)/.test  ## the whole test suite (ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest $(ARGS)
+
+conformance: $(VENV)/.test  ## what each server keeps; writes the matrix in docs/servers.md
+	@$(BIN)/python -m tests.conformance
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	@$(BIN)/ruff check .

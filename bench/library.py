@@ -99,7 +99,7 @@ def _exchange(port: int, path: str) -> tuple[Any, Any, bytes]:
 
     url = f"http://127.0.0.1:{port}"
     endpoint = parse_endpoint(url)
-    head = serialize_head(b"GET", endpoint.base, path.encode(), endpoint.authority, b"")
+    head = serialize_head(b"GET", endpoint.base, path.encode(), endpoint.authority, b"\r\n")
     return endpoint, Upstream(url=url, max_in_flight=MOST), head
 
 

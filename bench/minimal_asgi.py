@@ -155,5 +155,5 @@ async def _answer(connection: Connection, send: Any) -> None:
         more = not connection.done
         body = connection.take()
         await send({"type": "http.response.body", "body": body, "more_body": more})
-        if more:
+        if more and not connection.chunks and not connection.done:  # nothing came while we sent
             await connection.changed()

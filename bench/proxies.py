@@ -34,7 +34,10 @@ SIZES = (0, 1024, 65_536, 1_048_576)
 """Bytes of the files that the upstream has below `DOWN`."""
 KEPT = 'proxy_http_version 1.1; proxy_set_header Connection "";'
 """nginx keeps connections to an upstream only if told so."""
-STREAMED = "proxy_buffering off; proxy_request_buffering off; client_max_body_size 0;"
+STREAMED = (
+    "proxy_buffering off; proxy_request_buffering off; client_max_body_size 0;"
+    " proxy_buffer_size 64k; proxy_buffers 4 64k; client_body_buffer_size 64k;"
+)
 """Bodies of any size pass as they come, as through all the others; by default nginx writes them to a file."""
 
 

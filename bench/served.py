@@ -119,7 +119,7 @@ def fill(table: Table, group: Group, series: dict[str, Series], added: Callable[
 def _row(group: Group, series: Series, peer: str, added: list[float], ours: float | None) -> list[str]:
     if series.error:
         return [group.label, peer, *"------", "FAILED"]
-    share = ours / median(added) if ours is not None and added and peer != OURS else None
+    share = ours / median(added) if ours and peer != OURS and median(added or [0.0]) > 0 else None
     return [
         group.label,
         peer,

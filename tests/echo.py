@@ -76,10 +76,10 @@ class Echo:
             [n.decode("latin-1"), v.strip().decode("latin-1")]
             for n, _, v in (f.partition(b":") for f in fields)
         ]
-        self._count("heads")
         target = line.split(b" ")[1].partition(b"?")[0]
         if target.endswith(b"/refuse"):
             self._refuse(sock)
+        self._count("heads")
         try:
             body, data = self._body(sock, {n.lower(): v for n, v in headers}, data)
         except (EOFError, OSError):
@@ -126,11 +126,11 @@ class Echo:
             data += more
         return data
 
-    @staticmethod
-    def _refuse(sock):
+    def _refuse(self, sock):
         """Answer before the body, and take no more of it; the answer must not be lost in a reset."""
         sock.sendall(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nno\n")
         sock.shutdown(socket.SHUT_WR)
+        self._count("heads")
         while sock.recv(65536):
             pass
         raise EOFError

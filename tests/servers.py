@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,14 @@ from pathlib import Path
 DEADLINE = 20.0
 
 # None may say who the client is but the socket: each server's handling of X-Forwarded-* is off.
-_GUNICORN = ["gunicorn", "--forwarded-allow-ips", "192.0.2.1", "--no-control-socket", "-b", "127.0.0.1:{port}"]
+_GUNICORN = [
+    "gunicorn",
+    "--forwarded-allow-ips",
+    "192.0.2.1",
+    "--no-control-socket",
+    "-b",
+    "127.0.0.1:{port}",
+]
 ASGI = {
     "uvicorn-httptools": ["uvicorn", "--http", "httptools", "--loop", "asyncio", "--no-proxy-headers", "--log-level", "warning", "--port", "{port}", "{module}:asgi"],
     "uvicorn-h11": ["uvicorn", "--http", "h11", "--loop", "asyncio", "--no-proxy-headers", "--log-level", "warning", "--port", "{port}", "{module}:asgi"],
@@ -53,19 +61,25 @@ def serve(name, module, **environment):
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": folders, **environment},
+            start_new_session=True,
         )
         try:
             wait_for(port, child, log)
             yield port
         finally:
-            child.terminate()
-            try:
-                child.wait(5)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            _stop(child)
             log.seek(0)
             sys.stdout.write(f"--- {name}\n{log.read()}")
+
+
+def _stop(child):
+    """Ask a server to end, then end it with its workers: some wait for a second, or for idle connections."""
+    child.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(0.3)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def wait_for(port, child, log):

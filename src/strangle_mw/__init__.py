@@ -13,6 +13,7 @@ from strangle_mw.core.messages import RequestHead
 from strangle_mw.core.model import (
     Condition,
     HeaderRules,
+    HttpxUpstream,
     Redirect,
     Respond,
     Route,
@@ -37,6 +38,7 @@ __all__ = [
     "ConfigError",
     "ForwardError",
     "HeaderRules",
+    "HttpxUpstream",
     "Problem",
     "Redirect",
     "RequestHead",

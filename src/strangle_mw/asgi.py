@@ -15,6 +15,7 @@ from strangle_mw.core.answers import answer_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
 from strangle_mw.core.messages import RequestHead
+from strangle_mw.core.upstreams import check_transports
 from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, log
 from strangle_mw.errors import ForwardError
 
@@ -56,6 +57,7 @@ class ASGIStrangler:
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], engine: Engine) -> None:
+        check_transports(engine.snapshot.upstreams.values(), "asgi")
         self.app = app
         self.engine = engine
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
+from importlib.util import find_spec
 from inspect import iscoroutinefunction
 from ipaddress import ip_network
 from os import PathLike
@@ -210,6 +211,9 @@ def _check_upstreams(
             )
     for upstream in upstreams.values():
         yield from _check_tls(f"upstreams.{upstream.name}", upstream.declared)
+        if upstream.declared.http == "2" and not all(map(find_spec, ("httpx2", "h2"))):
+            what = "HTTP/2 needs more packages: pip install 'strangle-mw[http2]'"
+            yield Problem(f"upstreams.{upstream.name}.http", what, "http2-extra")
 
 
 def _check_tls(where: str, upstream: Upstream) -> Iterator[Problem]:
@@ -254,7 +258,7 @@ class _Decoder:
 
     def table(self, cls: type[T], data: object, where: str) -> T | None:
         """Build a dataclass from a mapping; None if anything in it is wrong."""
-        kind: Any = cls
+        kind: Any = type(data) if isinstance(data, cls) else cls
         fields, hints, values = _fields(kind), _hints(kind), {}
         if isinstance(data, cls):
             data = {k: getattr(data, f.name) for k, f in fields.items()}
@@ -277,7 +281,7 @@ class _Decoder:
         for key in missing:
             if key not in data:
                 self.note(_join(where, key), "is missing", "missing")
-        return None if missing else cls(**values)
+        return None if missing else cast("T", kind(**values))
 
     def value(self, hint: Any, value: object, where: str) -> Any:
         """Convert one value to a field's type; tables and lists item by item."""

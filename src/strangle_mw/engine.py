@@ -21,6 +21,8 @@ from strangle_mw.core.balance import choose
 from strangle_mw.core.exchange import exchange
 from strangle_mw.core.hygiene import CHUNKED
 from strangle_mw.core.messages import problem
+from strangle_mw.core.model import HttpxUpstream
+from strangle_mw.errors import ForwardError
 from strangle_mw.transports.h1 import serialize_head
 from strangle_mw.transports.make import make_async_pools, make_blocking_pools
 
@@ -34,9 +36,7 @@ if TYPE_CHECKING:
     from strangle_mw.core.exchange import Send
     from strangle_mw.core.messages import Header
     from strangle_mw.core.model import Settings
-    from strangle_mw.errors import ForwardError
-    from strangle_mw.transports.asyncio_pool import AsyncPool
-    from strangle_mw.transports.thread_pool import BlockingPool
+    from strangle_mw.transports.make import AsyncPool, BlockingPool
     from strangle_mw.transports.websocket import UpstreamWebSocket
 
     Pool = AsyncPool | BlockingPool
@@ -137,6 +137,8 @@ class Engine:
         from strangle_mw.transports.websocket import WebSocketRequest, dialer
 
         upstream = forward.upstream
+        if isinstance(upstream.declared, HttpxUpstream):
+            raise ForwardError("connect", "no WebSocket crosses a transport of httpx")
         request = WebSocketRequest(forward.target, forward.host(endpoint), headers, subprotocols)
         timeout = forward.action.timeout or upstream.declared.timeout
         return await dialer(pool, upstream.endpoints[endpoint], upstream.declared).connect(request, timeout)

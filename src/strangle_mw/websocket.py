@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from strangle_mw.core.decision import Decision
     from strangle_mw.core.messages import Header
     from strangle_mw.engine import Engine
-    from strangle_mw.transports.asyncio_pool import AsyncPool
+    from strangle_mw.transports.make import AsyncPool
     from strangle_mw.transports.websocket import UpstreamWebSocket
 
 Event = MutableMapping[str, Any]
@@ -34,6 +34,8 @@ App = Callable[[Event, Receive, Send], Awaitable[None]]
 
 REMEDY = "pip install 'strangle-mw[websocket]'"
 
+_SLOW = 0.25
+"""Seconds after which a handshake is slow enough to watch for a client that leaves."""
 _SWITCHING = 101
 _NO_STATUS, _LOST = 1005, 1006
 _SENDABLE = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
@@ -156,7 +158,10 @@ async def _open(
     opening = asyncio.get_running_loop().create_task(shaking)
     opened: tuple[UpstreamWebSocket, int] | None = None
     try:
-        await asyncio.wait((opening, client.look_ahead()), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((opening,), timeout=_SLOW)
+        if not opening.done():
+            waiting: list[asyncio.Future[Any]] = [opening, *client.look_ahead()]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             opened = opening.result()
     finally:
@@ -198,19 +203,23 @@ async def _relay(forward: Forward, client: _Client, upstream: UpstreamWebSocket)
         while (message := await upstream.receive()) is not None:
             if not client.gone:
                 await client.give(message)
-        if not client.gone:
-            ending = upstream.ending
-            if ending.fault:
-                name = forward.upstream.name
-                log.warning("WebSocket on route %r, upstream %r: %s", forward.route.name, name, ending.fault)
-            await client.close(ending.code, ending.reason)
     finally:
         upstream.leave()
+        # granian cannot send a close frame while somebody waits for the client's next message.
         if not client.gone:
             upward.cancel()
         await asyncio.wait((upward,))
     if not upward.cancelled():
         upward.result()
+    if client.gone:
+        log.debug("WebSocket on route %r: the client left, code %d", forward.route.name, client.code)
+        return
+    code, reason, fault = upstream.ending
+    if fault:
+        log.warning(
+            "WebSocket on route %r, upstream %r: %s", forward.route.name, forward.upstream.name, fault
+        )
+    await client.close(code, reason)
 
 
 async def _carry_up(client: _Client, upstream: UpstreamWebSocket) -> None:
@@ -234,17 +243,23 @@ class _Client:
     gone = False
     code = _LOST
     reason = ""
-    _next: asyncio.Task[Event] | None = None
+    _next: asyncio.Future[Event] | None = None
 
     def __init__(self, scope: Event, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
         self.subprotocols: Sequence[str] = [s for s in scope.get("subprotocols") or () if s]
-        self._may_answer = "websocket.http.response" in (scope.get("extensions") or {})
+        extensions = scope.get("extensions") or {}
+        self._may_answer = "websocket.http.response" in extensions
+        # No other server names this extension for a WebSocket.
+        self._granian = "http.response.pathsend" in extensions
         self._tells_reasons = (scope.get("asgi") or {}).get("spec_version", "2.0") >= "2.3"
 
     async def deny(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """Refuse the handshake, with this answer if the server can; else it says 403."""
+        await self.aclose()
+        if self._granian:
+            headers = list(dict(reversed(headers)).items())  # its worker dies of a name that comes twice
         if self._may_answer:
             start = {"type": "websocket.http.response.start", "status": status, "headers": list(headers)}
             await self._send(start)
@@ -255,10 +270,15 @@ class _Client:
     async def accept(self, subprotocol: str | None, headers: Sequence[Header]) -> None:
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
 
-    def look_ahead(self) -> asyncio.Task[Event]:
-        """Start waiting for the next event; before the handshake's end that is the client's leaving."""
+    def look_ahead(self) -> Sequence[asyncio.Future[Event]]:
+        """Start waiting for the next event, which before the handshake's end is the client's leaving.
+
+        Not under granian, which never tells of it and then cannot send a close frame.
+        """
+        if self._granian:
+            return ()
         self._next = asyncio.ensure_future(self._receive())
-        return self._next
+        return (self._next,)
 
     async def take(self) -> str | bytes | None:
         """Wait for a message; None for anything else. A client that leaves is `gone`."""

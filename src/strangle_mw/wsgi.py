@@ -15,6 +15,7 @@ from strangle_mw.core.decision import LEGACY, Answer, Forward, prepare
 from strangle_mw.core.exchange import SAFE_METHODS
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
 from strangle_mw.core.messages import RequestHead
+from strangle_mw.core.upstreams import check_transports
 from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, log
 from strangle_mw.errors import ForwardError
 
@@ -78,6 +79,7 @@ class WSGIStrangler:
     """
 
     def __init__(self, app: Callable[..., Iterable[bytes]], engine: Engine) -> None:
+        check_transports(engine.snapshot.upstreams.values(), "wsgi")
         self.app = app
         self.engine = engine
 

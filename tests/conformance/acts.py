@@ -5,8 +5,8 @@ An act knows no server by name; it waits for conditions, as long as `Front.patie
 
 from __future__ import annotations
 
+import select
 import socket
-import threading
 from contextlib import suppress
 
 from tests.conformance.model import Exchange
@@ -27,7 +27,9 @@ def simply(asked):
         reply, hangs = None, False
         with Watched(echo) as upstream, connect(front.port, front.patience) as sock:
             try:
-                with suppress(ConnectionError):  # it may hang up before it has read all; its answer may be there
+                with suppress(
+                    ConnectionError
+                ):  # it may hang up before it has read all; its answer may be there
                     sock.sendall(asked)
                 reply = answer(sock, asked)
                 if reply is not None and not _framed(asked, reply):
@@ -127,24 +129,21 @@ def cut_upload(head, first, *, unheard):
 
 
 def refused_upload(head, size):
-    """Keep sending a body that the upstream has refused by its head; notes whether the answer came before its end."""
+    """Upload to an upstream that answers the head alone; notes whether its answer came before the body's end.
+
+    The third part of the body makes sure that whoever waits for more of it gets to see the answer.
+    """
 
     def act(front, echo):
-        stop = threading.Event()
         with Watched(echo) as upstream, connect(front.port) as sock:
-            sock.sendall(head + b"x" * (size // 2))
-
-            def second_half():
-                if not stop.wait(front.patience):
-                    with suppress(OSError):
-                        sock.sendall(b"x" * (size - size // 2))
-
-            sender = threading.Thread(target=second_half)
-            sender.start()
+            sock.sendall(head + b"x" * 100_000)
+            upstream.heard(front.patience)
+            with suppress(ConnectionError):  # some have answered and closed by now
+                sock.sendall(b"x" * 200_000)
+            early = bool(select.select([sock], [], [], front.patience)[0])
+            if not early:
+                sock.sendall(b"x" * (size - 300_000))
             reply = answer(sock)
-            early = sender.is_alive()
-            stop.set()
-            sender.join()
         return upstream.exchange(reply, early=early)
 
     return act

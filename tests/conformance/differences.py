@@ -29,10 +29,15 @@ HOST_INSTEAD = partial(
     "`Host` instead",
     "the authority of an absolute-form target is not told; `Host` counts.",
 )
-NO_ABSOLUTE = partial(differ, "cheroot", "refused", "it takes absolute-form targets for a proxy's business: 400.")
+NO_ABSOLUTE = partial(
+    differ, "cheroot", "refused", "it takes absolute-form targets for a proxy's business: 400."
+)
+ONE_SLASH = partial(
+    differ, "waitress", "as one slash", "slashes at the start of a path are one to the app, and so to us."
+)
 METHODS_REFUSED = partial(
     differ,
-    ("uvicorn-httptools", *GUNICORN, "cheroot"),
+    ("uvicorn-httptools", *GUNICORN, "waitress", "cheroot"),
     "refused",
     "a method in lower case is answered with 400 by the server.",
 )
@@ -74,10 +79,10 @@ AS_HEADERS = partial(
     "an unannounced one cannot be told from a header.",
 )
 BUFFERED = partial(
-    differ, BUFFERS, "buffers", "the whole body is read before the app, and so the upstream, hears of the request."
-)
-AFTER_UPLOAD = partial(
-    differ, "granian-wsgi", "after the upload", "the answer is held back until the client has sent its body."
+    differ,
+    BUFFERS,
+    "buffers",
+    "the whole body is read before the app, and so the upstream, hears of the request.",
 )
 UPLOAD_COMPLETE = partial(
     differ,
@@ -98,7 +103,10 @@ STAYS_OPEN = partial(
     "after an error in the middle of an answer it neither ends the answer nor closes: the client waits until its own time limit.",
 )
 LAST_CHUNK = partial(
-    differ, "waitress", "last chunk", "it ends a HEAD answer that has no length with `0`, with or without this library."
+    differ,
+    "waitress",
+    "last chunk",
+    "it ends a HEAD answer that has no length with `0`, with or without this library.",
 )
 LATE = partial(
     differ,

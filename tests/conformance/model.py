@@ -98,8 +98,22 @@ def _holds(check: Check, found: Exchange) -> bool:
         return False  # there is no answer, or no request, of which it could hold
 
 
+def surprises(case: Case, server: str, found: Exchange) -> list[str]:
+    """Return what is not as the table declares it for a server, be it worse or better."""
+    difference = case.difference(server)
+    if difference is None:
+        return broken(case, found)
+    better = [] if broken(case, found) else [f"not {difference.word!r} any more: it does what the row says"]
+    return broken(difference, found) + better
+
+
 def differ(
-    servers: Iterable[str], word: str, why: str, *, upstream: Iterable[Check] = (), client: Iterable[Check] = ()
+    servers: Iterable[str],
+    word: str,
+    why: str,
+    *,
+    upstream: Iterable[Check] = (),
+    client: Iterable[Check] = (),
 ) -> Difference:
     """Declare a difference; what is not given about a side is not looked at."""
     return Difference(

@@ -330,3 +330,11 @@ def test_of_two_request_ids_the_first_counts_and_one_is_sent():
     kept, _ = sent((b"x-request-id", b"one"), (b"x-request-id", b"two"), (b"x_request_id", b"three"))
     assert [v for n, v in kept if n.startswith(b"x")][-1] == b"one"
     assert sum(n == b"x-request-id" for n, _ in kept) == 1
+
+
+@pytest.mark.parametrize(("version", "cookies"), [("2", [b"a=1; b=2; c=3"]), ("1.1", [b"a=1", b"b=2; c=3"])])
+def test_cookies_that_http_2_has_split_are_joined(version, cookies):
+    split = [(b"cookie", b"a=1"), (b"x-b", b"2"), (b"cookie", b"b=2; c=3")]
+    kept, _ = sent(*split, version=version)
+    assert [v for n, v in kept if n == b"cookie"] == cookies
+    assert [n for n, _ in kept if n in (b"cookie", b"x-b")][:2] == [b"cookie", b"x-b"]

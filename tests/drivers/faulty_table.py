@@ -99,6 +99,8 @@ FAULTS = [
     Fault("refuses at one of two addresses", lambda _: [SERVE], "200", again=True, urls=("http://127.0.0.1:{dead}", "http://127.0.0.1:{port}")),
     Fault("speaks no TLS on an https address", lambda _: [send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), until_gone()],
           "502 upstream-connect", again=False, seen=0, urls=("https://127.0.0.1:{port}",)),
+    Fault("does not end the TLS handshake in `connect_timeout`", lambda done: [wait(done)], "504 upstream-connect", again=False, seen=0,
+          urls=("https://127.0.0.1:{port}",), settings={"connect_timeout": 0.4}),
     Fault("resets without reading the request", lambda _: [unread, reset()], "502 upstream-head", again=False, seen=0),
     Fault("resets after the request, before any byte", lambda _: [head(), reset()], "502 upstream-head", again=False),
     Fault("resets in the head", answers(START + b"Content-Le", reset()), "502 upstream-head", again=False),

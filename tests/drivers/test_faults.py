@@ -5,10 +5,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.transports.upstream import ScriptedUpstream
-
 from faulty_fronts import FRONTS, upload
 from faulty_table import FAULTS, SERVE, TARGET, UPLOAD, as_markdown
+from tests.transports.upstream import ScriptedUpstream
+
 from servers import free_port, request
 from strangle_mw import Route, Upstream
 

@@ -40,4 +40,5 @@ def routes(address, raw):
     ]
 
 
-asgi = strangle(legacy, routes(os.environ["STRANGLE_TEST_UPSTREAM"], os.environ["STRANGLE_TEST_RAW"]))
+if "STRANGLE_TEST_RAW" in os.environ:
+    asgi = strangle(legacy, routes(os.environ["STRANGLE_TEST_UPSTREAM"], os.environ["STRANGLE_TEST_RAW"]))

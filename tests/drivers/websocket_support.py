@@ -41,15 +41,16 @@ class Server:
     empty: bool = True  # can send an empty message
     params: bool = True  # hands on `;params`
     duplicates: bool = True  # keeps headers of one name apart
+    repeated: bool = True  # can send a name twice in a refusal
 
 
 SERVERS = {
     "uvicorn-sansio": Server("uvicorn --ws websockets-sansio --no-proxy-headers --log-level warning --port {port} {app}"),
     "uvicorn-wsproto": Server("uvicorn --ws wsproto --no-proxy-headers --log-level warning --port {port} {app}"),
-    "hypercorn": Server("hypercorn --bind 127.0.0.1:{port} {app}"),
-    "daphne": Server("daphne -v 0 -b 127.0.0.1 -p {port} {app}"),
-    "granian": Server("granian --interface asgi --host 127.0.0.1 --port {port} {app}"),
-    "gunicorn": Server("gunicorn -k asgi --no-control-socket -b 127.0.0.1:{port} {app}"),
+    "hypercorn": Server("hypercorn --bind 127.0.0.1:{port} {app}", client_code=False, no_status=False),
+    "daphne": Server("daphne -v 0 -b 127.0.0.1 -p {port} {app}", denial=False, accept_headers=False, client_reason=False, no_status=False, any_code=False, reason=False, empty=False, params=False, duplicates=False),
+    "granian": Server("granian --interface asgi --host 127.0.0.1 --port {port} {app}", accept_headers=False, client_reason=False, no_status=False, repeated=False),
+    "gunicorn": Server("gunicorn -k asgi --no-control-socket -b 127.0.0.1:{port} {app}", denial=False, client_reason=False, no_status=False),
 }  # fmt: skip
 
 
@@ -196,11 +197,13 @@ class RawUpstream:
 
     def __init__(self):
         self.seen = queue.Queue()
+        self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):
+        self._over.set()
         self._listener.close()
 
     def _accept(self):
@@ -220,6 +223,8 @@ class RawUpstream:
             sock.sendall(answer)
             if cut == "reset":
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif cut == "deaf":
+                self._over.wait(DEADLINE)
             elif cut == "wait":
                 self._watch(sock, name)
 
@@ -288,7 +293,7 @@ def read_head(sock):
 
 def shake_hands(port, target, *fields):
     """Open a WebSocket on a raw socket; returns the socket and the server's head."""
-    sock = socket.create_connection(("127.0.0.1", port), DEADLINE)
+    sock = socket.create_connection(("127.0.0.1", int(port)), DEADLINE)
     lines = [
         f"GET {target} HTTP/1.1",
         "Host: h.example",
@@ -332,4 +337,5 @@ SCRIPTS = {
     "badclose": lambda head: (switch(head) + frame(CLOSE, closing(1005)), "wait"),
     "toobig": lambda head: (switch(head) + frame(BINARY, b"")[:1] + b"\x7f" + struct.pack("!Q", 2**24 + 1), "wait"),
     "quiet": lambda head: (switch(head), "wait"),
+    "deaf": lambda head: (switch(head), "deaf"),
 }  # fmt: skip

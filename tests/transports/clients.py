@@ -1,4 +1,4 @@
-"""One blocking face for both pools, so that one test says what must hold for both."""
+"""One blocking face for all pools, so that one test says what must hold for each."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from tests.transports.upstream import PATIENCE
 
-from strangle_mw.core.model import Endpoint, Upstream
+from strangle_mw.core.model import Endpoint, HttpxUpstream, Upstream
 from strangle_mw.transports.asyncio_pool import AsyncAnswer, AsyncPool
+from strangle_mw.transports.base import tls_context
 from strangle_mw.transports.h1 import serialize_head
+from strangle_mw.transports.httpx_async import AsyncHttpxPool
+from strangle_mw.transports.httpx_blocking import BlockingHttpxPool
 from strangle_mw.transports.thread_pool import BlockingAnswer, BlockingPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+    from strangle_mw.transports.httpx_async import AsyncHttpxAnswer
 
     from strangle_mw.transports.h1 import Header
 
@@ -36,9 +41,16 @@ class Answer(Protocol):
     def close(self) -> None: ...
 
 
+class Pool(Protocol):
+    @property
+    def idle(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+
+
 class Client(Protocol):
     @property
-    def pool(self) -> AsyncPool | BlockingPool: ...
+    def pool(self) -> Pool: ...
 
     def send(
         self,
@@ -82,7 +94,7 @@ def fetch(client: Client, body: bytes | Iterable[bytes] = b"", **options: Any) -
 
 
 class _AwaitedAnswer:
-    def __init__(self, runner: asyncio.Runner, answer: AsyncAnswer) -> None:
+    def __init__(self, runner: asyncio.Runner, answer: AsyncAnswer | AsyncHttpxAnswer) -> None:
         self._runner = runner
         self._answer = answer
         self.status, self.reason, self.headers = answer.status, answer.reason, answer.headers
@@ -98,7 +110,11 @@ class _AwaitedAnswer:
         return self._runner.run(self._answer.read())
 
     def close(self) -> None:
-        self._answer.close()
+        async def close() -> None:
+            self._answer.close()
+            await self._answer.settle()
+
+        self._runner.run(close())
 
 
 async def _each(items: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -110,8 +126,10 @@ async def _each(items: Iterable[bytes]) -> AsyncIterator[bytes]:
 class AsyncClient:
     """An `AsyncPool` and its own event loop, which runs only while something is waited for."""
 
+    pool: AsyncPool | AsyncHttpxPool
+
     def __init__(self, endpoint: Endpoint, settings: Upstream) -> None:
-        self.pool = AsyncPool(endpoint, settings)
+        self.pool = self._make(endpoint, settings)
         self._runner = asyncio.Runner()
         self._closed = False
 
@@ -126,7 +144,7 @@ class AsyncClient:
     ) -> Answer:
         chunked = chunked and not isinstance(body, bytes)
 
-        async def send() -> AsyncAnswer:
+        async def send() -> AsyncAnswer | AsyncHttpxAnswer:
             return await self.pool.send(
                 request_head(body, method, chunked=chunked),
                 body if isinstance(body, bytes) else _each(body),

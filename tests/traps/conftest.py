@@ -1,7 +1,6 @@
 """Servers in threads for the traps: one of each kind for the whole session, with a new app for each test."""
 
 import pytest
-
 from faulty_fronts import FRONTS
 
 

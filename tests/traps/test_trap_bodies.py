@@ -6,10 +6,10 @@ import threading
 
 import pytest
 from tests.transports.upstream import PATIENCE, body, close, head, send, tell, until_gone, wait
+from trapped import OK, SERVE, START, names, scripted, told
 
 from servers import connect, read_reply, request
 from strangle_mw import ConfigError, Route, strangle
-from trapped import OK, SERVE, START, names, scripted, told
 
 EVENTS = START + b"Content-Type: text/event-stream\r\n\r\n"
 
@@ -52,6 +52,14 @@ def test_trap_08_no_body_where_none_may_be(front, echo, method, name, status, le
     assert (reply.status, reply.header("content-length")) == (status, length)
     assert reply.body == (b"ok" if name == "early" else b"")
     assert reply.header("transfer-encoding") is None
+
+
+@pytest.mark.parametrize("start", [b"204 No Content", b"304 Not Modified"])
+def test_trap_08_no_length_where_no_body_may_be(front, start):
+    answer = b"HTTP/1.1 " + start + b"\r\nContent-Length: 9\r\nX-A: 1\r\n\r\n"
+    with scripted(front, [head(), send(answer), *SERVE]):
+        reply = front.ask(request("GET", "/m/x"))
+    assert (reply.header("x-a"), reply.header("content-length"), reply.body) == ("1", None, b"")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])

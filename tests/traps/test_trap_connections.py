@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 
-from tests.transports.upstream import body, close, half_close, head, send, until_gone
-
 from faulty_fronts import AsgiFront, upload
+from tests.transports.upstream import body, close, half_close, head, send, until_gone
+from trapped import OK, SERVE, scripted
+
 from servers import request
 from strangle_mw import Route, strangle
-from trapped import OK, SERVE, scripted
 
 GET = request("GET", "/m/x")
 
@@ -26,7 +26,9 @@ def test_trap_01_a_stale_connection_is_replaced_once(front):
 
 def test_trap_02_only_a_body_that_was_kept_is_sent_again(front):
     small = request("QUERY", "/m/x", [("Content-Length", "5")], b"small")
-    with scripted(front, [head(), send(OK), head(), body(5), close()], [head(), body(5), send(OK)]) as upstream:
+    with scripted(
+        front, [head(), send(OK), head(), body(5), close()], [head(), body(5), send(OK)]
+    ) as upstream:
         front.ask(GET)
         assert front.ask(small).body == b"ok"
         assert upstream.bodies == [b"small", b"small"]
@@ -96,4 +98,6 @@ def test_trap_30_a_child_process_leaves_its_parents_connections_alone(echo):
         [sys.executable, "-c", FORKING, echo.address], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == ["200 OK", 0, "200 OK"]
-    assert echo.connections == before + 2  # one of the parent's, used before and after the fork; one of the child's
+    assert (
+        echo.connections == before + 2
+    )  # one of the parent's, used before and after the fork; one of the child's

@@ -2,10 +2,10 @@
 
 import pytest
 from starlette.routing import Mount, Router
+from trapped import told
 
 from servers import request
 from strangle_mw import Route, Upstream, strangle
-from trapped import told
 
 
 @pytest.mark.parametrize("target", ["/m/a%2Fb", "/m/%252F", "/m/a%2fb//c", "/m/%41?q=%2F&%zz"])
@@ -57,27 +57,47 @@ def test_trap_13_the_authority_of_the_target_goes_before_host(fronts, echo, kind
 
 @pytest.mark.parametrize("host", ["m.example", "M.EXAMPLE", "m.example.", "m.example:8080", "M.Example.:80"])
 def test_trap_31_hosts_are_compared_without_case_port_and_dot(front, echo, host):
-    with front.strangled([Route("/m/*", hosts=["m.example"], to=Upstream(url=echo.address, host="preserve"))]):
+    with front.strangled(
+        [Route("/m/*", hosts=["m.example"], to=Upstream(url=echo.address, host="preserve"))]
+    ):
         found = told(front, "GET", "/m/x", host=host)
         assert front.ask(request("GET", "/m/x", host="n.example")).status == 299
     assert ("host", host) in found["headers"]
     assert ("x-forwarded-host", host) in found["headers"]
 
 
-def under_prefix(front, app):
-    if front.kind == "asgi":
-        return Router([Mount("/app", app)])
+def below_app(path):
+    assert path.startswith("/app/")
+    return path.removeprefix("/app")
 
-    def mount(environ, start_response):
-        path = environ["PATH_INFO"]
-        assert path.startswith("/app/")
-        return app({**environ, "SCRIPT_NAME": "/app", "PATH_INFO": path[4:]}, start_response)
+
+def asgi_without_prefix(app):
+    async def mount(scope, receive, send):
+        await app({**scope, "root_path": "/app", "path": below_app(scope["path"])}, receive, send)
 
     return mount
 
 
-def test_trap_32_the_prefix_of_a_mount_is_part_of_the_path(front, echo):
+def wsgi_mount(app):
+    def mount(environ, start_response):
+        found = {**environ, "SCRIPT_NAME": "/app", "PATH_INFO": below_app(environ["PATH_INFO"])}
+        return app(found, start_response)
+
+    return mount
+
+
+MOUNTS = {
+    "starlette": ("asgi", lambda app: Router([Mount("/app", app)])),  # its `path` holds the prefix
+    "other asgi": ("asgi", asgi_without_prefix),
+    "wsgi": ("wsgi", wsgi_mount),
+}
+
+
+@pytest.mark.parametrize(("kind", "mount"), MOUNTS.values(), ids=MOUNTS)
+def test_trap_32_the_prefix_of_a_mount_is_part_of_the_path(fronts, echo, kind, mount):
+    front = fronts(kind)
     app = strangle(front.legacy, [Route("/app/m/*", to=echo.address), Route("/n/*", to=echo.address)])
-    with front.mounted(under_prefix(front, app), app):
+    with front.mounted(mount(app), app):
         assert told(front, "GET", "/app/m/a%2Fb")["line"] == "GET /app/m/a%2Fb HTTP/1.1"
+        assert told(front, "GET", "/app/m/x")["line"] == "GET /app/m/x HTTP/1.1"
         assert front.ask(request("GET", "/app/n/x")).status == 299

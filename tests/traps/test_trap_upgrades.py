@@ -5,13 +5,13 @@ import threading
 
 import pytest
 from tests.transports.upstream import head, send, until_gone
+from trapped import OK, SERVE, scripted
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from servers import DEADLINE, request
 from strangle_mw import Route
-from trapped import OK, SERVE, scripted
 
 
 @contextlib.contextmanager
@@ -20,14 +20,16 @@ def websocket_upstream(handler, **options):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield "http://127.0.0.1:%d" % server.socket.getsockname()[1]
+            yield f"http://127.0.0.1:{server.socket.getsockname()[1]}"
         finally:
             server.shutdown()
             thread.join(DEADLINE)
 
 
 def client(front, **options):
-    return connect(f"ws://127.0.0.1:{front.port}/m/x", open_timeout=DEADLINE, close_timeout=DEADLINE, **options)
+    return connect(
+        f"ws://127.0.0.1:{front.port}/m/x", open_timeout=DEADLINE, close_timeout=DEADLINE, **options
+    )
 
 
 def test_trap_23_subprotocol_and_close_code_are_carried(fronts):
@@ -73,6 +75,12 @@ def test_trap_23_an_upgrade_is_not_made_by_accident(front):
     sent = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
     with scripted(front, [head(), send(OK), *SERVE]) as upstream:
         assert front.ask(request("GET", "/m/x", sent, close=False)).body == b"ok"
-        assert not [line for line in upstream.heads[0].lower().split(b"\r\n") if line.startswith((b"upgrade", b"connection"))]
-    with scripted(front, [head(), send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"), until_gone()]):
+        assert not [
+            line
+            for line in upstream.heads[0].lower().split(b"\r\n")
+            if line.startswith((b"upgrade", b"connection"))
+        ]
+    with scripted(
+        front, [head(), send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"), until_gone()]
+    ):
         assert front.ask(request("GET", "/m/x", sent, close=False)).status == 502

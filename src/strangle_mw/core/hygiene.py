@@ -146,6 +146,9 @@ def forward_headers(
     """
     names, values = zip(*head.headers) if head.headers else ((), ())  # noqa: B905 - pairs, all of them
     recipe = _request_recipe(names, hygiene.allowed)
+    if recipe.cookies and head.http_version >= "2":
+        names, values = zip(*_join_cookies(head.headers))  # noqa: B905 - as above
+        recipe = _request_recipe(names, hygiene.allowed)
     if b"".join(values).translate(None, LEGAL_IN_VALUE):
         raise Refused(400, "bad-header")
     inbound: list[Header] = []
@@ -173,6 +176,17 @@ def asked_id(head: RequestHead) -> bytes:
     return next((v for n, v in head.headers if n == b"x-request-id" and _is_request_id(v)), b"")
 
 
+def _join_cookies(headers: Sequence[Header]) -> list[Header]:
+    """Join what HTTP/2 may split: HTTP/1.1 knows one `Cookie` (RFC 9113 section 8.2.3, proxy trap 18)."""
+    whole = b"; ".join(v for n, v in headers if n == b"cookie")
+    first = next(at for at, (n, _) in enumerate(headers) if n == b"cookie")
+    return [
+        (n, whole if n == b"cookie" else v)
+        for at, (n, v) in enumerate(headers)
+        if n != b"cookie" or at == first
+    ]
+
+
 def read_fields(fields: bytes) -> list[Header]:
     """Take written header fields apart again."""
     return [(line[:at], line[at + 2 :]) for line in fields.split(b"\r\n") if (at := line.find(b": ")) > 0]
@@ -185,8 +199,8 @@ def _write(headers: Iterable[Header]) -> bytes:
 class _RequestRecipe(NamedTuple):
     """What is done with the headers of a request, by their place.
 
-    `fields` is filled with what `pick` takes out of the values; `usual` says that nothing but one `Host`
-    needs a look; `marked` holds (what it is, name, place) of the others.
+    `fields` is filled with what `pick` takes out of the values; `cookies` says that there are several of
+    those, `usual` that nothing but one `Host` needs a look; `marked` holds (what it is, name, place) of the others.
     """
 
     fields: bytes
@@ -194,6 +208,7 @@ class _RequestRecipe(NamedTuple):
     connection: tuple[int, ...]
     host: int
     request_id: int
+    cookies: bool
     usual: bool
     marked: tuple[tuple[int, bytes, int], ...]
 
@@ -210,6 +225,7 @@ def _request_recipe(names: tuple[bytes, ...], allowed: frozenset[bytes]) -> _Req
         tuple(at for action, _, at in marked if action == _CONNECTION),
         next((at for action, _, at in marked if action == _HOST), -1),
         next((at for action, _, at in marked if action == _REQUEST_ID), -1),
+        sum(name == b"cookie" for name, _ in kept) > 1,
         actions.count(_HOST) <= 1 and set(actions) <= {_HOST, _CONNECTION, _REQUEST_ID, _DROP},
         tuple(marked),
     )

@@ -156,6 +156,22 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpxUpstream(Upstream):
+    """A modern target behind a transport of `httpx2` or `httpx`; times are seconds.
+
+    `HttpxUpstream(httpx2.AsyncHTTPTransport(proxy="http://proxy:3128"), url="http://leads.internal")`. Under
+    ASGI the transport is asked by `handle_async_request`, under WSGI by `handle_request`. It stays the
+    caller's to close. Where it connects, TLS, HTTP version and pooling are its business; `url` gives what it
+    is asked for, and the `Host`.
+    """
+
+    transport: Any = field(
+        kw_only=False, repr=False, metadata=_doc("a transport of httpx2 or httpx", python_only=True)
+    )
+    url: str = field(default="http://localhost", kw_only=True, metadata=_doc("`http://` or `https://`"))
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Which requests go where, and in which stage (design section 3.1).
 

@@ -6,12 +6,13 @@ Resolves a route's `to`; what an address is made of is `targets`. Nothing raises
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from strangle_mw.core.compiled import CompiledUpstream
-from strangle_mw.core.model import MAX_SECONDS, Split, Tls, Upstream
+from strangle_mw.core.model import MAX_SECONDS, HttpxUpstream, Split, Tls, Upstream
 from strangle_mw.core.patterns import PatternError
 from strangle_mw.core.targets import is_target, parse_endpoint
+from strangle_mw.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +28,32 @@ _LATER = {
     "asgi": "apps in this process act",
     "wsgi": "apps in this process act",
 }
+# Settings of the own clients; a transport of the user's has its own.
+_CONNECTS = ("tls", "verify", "http", "keepalive")
+_ENTRIES: dict[Literal["asgi", "wsgi"], tuple[str, str]] = {
+    "asgi": ("handle_async_request", "AsyncHTTPTransport()"),
+    "wsgi": ("handle_request", "HTTPTransport()"),
+}
+
+
+def httpx_package(transport: object) -> str:
+    """Return "httpx2" or "httpx", from which the transport or its base class comes; else ""."""
+    packages = (c.__module__.partition(".")[0] for c in type(transport).__mro__)
+    return next((p for p in packages if p in ("httpx2", "httpx")), "")
+
+
+def check_transports(upstreams: Iterable[CompiledUpstream], interface: Literal["asgi", "wsgi"]) -> None:
+    """Raise `ConfigError` if an app of this interface cannot ask the transport of an `HttpxUpstream`."""
+    entry, remedy = _ENTRIES[interface]
+    problems = []
+    for upstream in upstreams:
+        declared = upstream.declared
+        if isinstance(declared, HttpxUpstream) and not hasattr(declared.transport, entry):
+            wanted = f"{httpx_package(declared.transport)}.{remedy}"
+            what = f"an app with the interface {interface!r} needs a transport like {wanted}"
+            problems.append(Problem(f"upstreams.{upstream.name}.transport", what, "transport-interface"))
+    if problems:
+        raise ConfigError(problems)
 
 
 class UpstreamRegistry:
@@ -57,8 +84,8 @@ class UpstreamRegistry:
         for name, what in _LATER.items():
             if getattr(upstream, name):
                 self._note(at + name.rstrip("_"), f"{what} in a later version; remove it", "not-yet")
-        if upstream.http != "1.1":
-            self._note(at + "http", 'HTTP/2 acts in a later version; use "1.1"', "not-yet")
+        if isinstance(upstream, HttpxUpstream):
+            self._check_transport(upstream, at)
         for name in _TIMES:
             if not 0 < getattr(upstream, name) <= MAX_SECONDS:
                 self._note(
@@ -74,6 +101,23 @@ class UpstreamRegistry:
             self._note(at + "tls", "needs an https:// address", "tls-without-https")
         if upstream.tls.key and not upstream.tls.cert:
             self._note(at + "tls.key", "needs `cert`, the certificate it belongs to", "tls-key")
+
+    def _check_transport(self, upstream: HttpxUpstream, at: str) -> None:
+        transport = upstream.transport
+        if not httpx_package(transport) or not any(hasattr(transport, e) for e, _ in _ENTRIES.values()):
+            what = (
+                "must be a transport of httpx2 or httpx: give httpx2.AsyncHTTPTransport(), under WSGI "
+                "httpx2.HTTPTransport(); not a client, which keeps one user's cookies for the next"
+            )
+            self._note(at + "transport", what, "transport-type")
+        plain = Upstream()
+        for name in _CONNECTS:
+            if getattr(upstream, name) != getattr(plain, name):
+                self._note(at + name, "is the transport's business: set it there", "transport-setting")
+        for url in (upstream.url, *upstream.urls):
+            if url.startswith("unix:"):
+                what = "a transport connects by itself: give it uds=, and an http:// address here"
+                self._note(at + "url", what, "transport-setting")
 
     def shares(self, to: object) -> list[tuple[CompiledUpstream, int]]:
         """Resolve a `to`: each upstream with the upper bound of its share, in basis points."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Protocol, cast
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from strangle_mw.errors import ForwardError
 from strangle_mw.transports.base import HIGH_WATER, SLOW, exchange_failed, lost
 from strangle_mw.transports.h1 import LAST_CHUNK, MalformedError, ResponseParser, frame_body, frame_chunk
+from strangle_mw.transports.sockets import peek
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -28,13 +28,14 @@ class Owner(Protocol):
 
     keepalive: float
     idle_timeout: float
+    buffer: memoryview
 
     def opened(self, connection: Connection) -> None: ...
     def retire(self, connection: Connection) -> None: ...
     def gone(self, connection: Connection) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection: busy with an exchange, or idle in the pool, or no longer up.
 
     Order of an exchange: await `start`, `deliver`, then `take` and `read`; `rest` if that went well, else
@@ -303,15 +304,23 @@ class Connection(asyncio.Protocol):
         else:
             self.fail(self._failure("the body of the request stalled", status=408))
 
-    # --- asyncio.Protocol
+    # --- asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._peek = _peek(transport.get_extra_info("socket").fileno())
+        self._peek = peek(transport.get_extra_info("socket").fileno())
         self._up = True
         self._owner.opened(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return self._owner.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._owner.buffer[:nbytes]
+        self.data_received(data if self.parser.head_done else bytes(data))
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Take what has come; a view is read before this returns."""
         if not self._busy:
             self._owner.retire(self)
             self.drop()
@@ -387,12 +396,3 @@ class Connection(asyncio.Protocol):
                 self.data_received(data)
         except OSError:
             return
-
-
-def _peek(descriptor: int) -> Callable[[], bool]:
-    """Make the question whether there is anything to read on a socket, which costs one system call."""
-    if not hasattr(select, "poll"):  # Windows
-        return lambda: bool(select.select([descriptor], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return lambda: bool(poll.poll(0))

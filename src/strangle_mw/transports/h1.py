@@ -140,7 +140,7 @@ class ResponseParser:
         """Whether the connection may carry another request (RFC 9112 section 9.3)."""
         return self.complete and not (self._close or self._surplus)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take bytes from the wire, at least one; raises `MalformedError`."""
         try:
             if self.head_done:
@@ -209,7 +209,7 @@ class ResponseParser:
                 break
             self._parser.feed_data(line)
 
-    def _feed_exactly(self, data: bytes) -> None:
+    def _feed_exactly(self, data: bytes | memoryview) -> None:
         """Feed, and notice line ends after the message: the only surplus that llhttp skips in silence."""
         if data[-1] not in _CR_OR_LF:
             self._parser.feed_data(data)
@@ -221,7 +221,7 @@ class ResponseParser:
         else:
             self._parser.feed_data(view[-1:])
 
-    def _feed_body(self, data: bytes) -> None:
+    def _feed_body(self, data: bytes | memoryview) -> None:
         if self.complete:
             self._surplus = True
             return

@@ -1,29 +1,25 @@
 """One HTTP/1.1 connection over a blocking socket, used by one thread at a time.
 
-What bytes mean is in `h1`. Which connection is used next belongs to `thread_pool`. `socket` and `select` are
-used by their plain names, so that gevent's monkey patching works; asyncio may not be imported here.
+What bytes mean is in `h1`, how a socket is had in `sockets`; which connection is used next belongs to
+`thread_pool`. `socket` and `select` are used by their plain names, so that gevent's monkey patching works;
+asyncio may not be imported here.
 """
 
 from __future__ import annotations
 
 import select
 import socket
-import struct
-import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from strangle_mw.transports.addresses import share
 from strangle_mw.transports.base import HIGH_WATER, exchange_failed, lost
 from strangle_mw.transports.h1 import LAST_CHUNK, MalformedError, ResponseParser, frame_body, frame_chunk
+from strangle_mw.transports.sockets import keeps_time, peek, set_kernel_timeout
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator
 
-    from strangle_mw.core.model import Endpoint
     from strangle_mw.errors import ForwardError
-    from strangle_mw.transports.addresses import Address, BlockingAddresses
 
 
 class Connection:
@@ -35,6 +31,7 @@ class Connection:
         "_error",
         "_idle_timeout",
         "_kernel",
+        "_peek",
         "_sent",
         "_sock",
         "_timeout",
@@ -50,7 +47,8 @@ class Connection:
         self._sock = sock
         self._idle_timeout = idle_timeout
         self._timeout = 0.0
-        self._kernel = _keeps_time(sock)
+        self._kernel = keeps_time(sock)
+        self._peek = peek(sock.fileno()) if self._kernel else None
         if self._kernel:
             sock.settimeout(None)
         self._used = self._answered = False
@@ -101,12 +99,9 @@ class Connection:
     def alive(self) -> bool:
         """Whether an idle connection has seen neither an end nor bytes that nobody asked for."""
         try:
-            if self._kernel:
-                self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-                return False
+            if self._peek is not None:
+                return not self._peek()
             return not self._ready(0.0, write=False)[0] or self._receive_now() is None
-        except BlockingIOError:
-            return True
         except OSError:
             return False
 
@@ -224,7 +219,7 @@ class Connection:
         if seconds != self._timeout:
             self._timeout = seconds
             if self._kernel:
-                _set_kernel_timeout(self._sock, seconds)
+                set_kernel_timeout(self._sock, seconds)
             else:
                 self._sock.settimeout(seconds)
 
@@ -250,71 +245,3 @@ class Connection:
             stale=ended and self._used and not self.parser.started,
         )
         return self._error
-
-
-def _keeps_time(sock: socket.socket) -> bool:
-    """Tell whether the kernel can limit the waits on this socket.
-
-    Python's own time limits cost a `poll` before every call. gevent's sockets and TLS need them; the layout
-    of the kernel's is that of POSIX systems with 64 bits.
-    """
-    return type(sock) is socket.socket and socket.socket.__module__ == "socket" and _HAS_KERNEL_TIMEOUTS
-
-
-_HAS_KERNEL_TIMEOUTS = sys.platform in ("linux", "darwin") and sys.maxsize > 2**32
-
-
-def _set_kernel_timeout(sock: socket.socket, seconds: float) -> None:
-    """Limit each `send` and `recv` (socket(7)); afterwards they fail with EAGAIN."""
-    micros = max(1, round(seconds * 1e6))
-    limit = struct.pack("@qq", *divmod(micros, 1_000_000))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-
-def dial(
-    endpoint: Endpoint, addresses: BlockingAddresses, seconds: float, context: ssl.SSLContext | None
-) -> socket.socket:
-    """Connect within a time, looking up the name and TLS included. Raises `OSError` and `ValueError`."""
-    deadline = monotonic() + seconds
-    if endpoint.scheme == "unix":
-        return _connect(socket.AF_UNIX, endpoint.socket, seconds)
-    sock = _connect_any(addresses.find(seconds), deadline)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if context is None:
-            return sock
-        sock.settimeout(_left(deadline))
-        # An end without a closure alert is a cut, not an end (RFC 9112 section 9.8).
-        return context.wrap_socket(sock, server_hostname=endpoint.host, suppress_ragged_eofs=False)
-    except BaseException:
-        sock.close()
-        raise
-
-
-def _connect_any(addresses: list[Address], deadline: float) -> socket.socket:
-    problem: OSError = OSError("the name has no address")
-    for at, (family, address) in enumerate(addresses):
-        try:
-            return _connect(family, address, share(_left(deadline), len(addresses) - at))
-        except OSError as exc:
-            problem = exc
-    raise problem
-
-
-def _connect(family: int, address: str | tuple[object, ...], seconds: float) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(seconds)
-        sock.connect(address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _left(deadline: float) -> float:
-    left = deadline - monotonic()
-    if left <= 0.0:
-        raise TimeoutError
-    return left

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from strangle_mw.transports.addresses import BlockingAddresses
 from strangle_mw.transports.base import connect_failed, pool_closed, tls_context
 from strangle_mw.transports.bulkhead import BlockingBulkhead
-from strangle_mw.transports.thread_connection import Connection, dial
+from strangle_mw.transports.sockets import dial
+from strangle_mw.transports.thread_connection import Connection
 
 if TYPE_CHECKING:
     import ssl
@@ -29,9 +30,7 @@ class BlockingPool:
     `gate` bounds the exchanges of all endpoints of the upstream together; without one the pool has its own.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, upstream: Upstream, gate: BlockingBulkhead | None = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, upstream: Upstream, gate: BlockingBulkhead | None = None) -> None:
         self.gate = gate or BlockingBulkhead(upstream)
         self._endpoint = endpoint
         self._upstream = upstream
@@ -138,9 +137,7 @@ class BlockingPool:
         try:
             if self._endpoint.scheme == "https" and self._context is None:
                 self._context = tls_context(self._upstream)  # perhaps by two threads; either will do
-            sock = dial(
-                self._endpoint, self._addresses, self._upstream.connect_timeout, self._context
-            )
+            sock = dial(self._endpoint, self._addresses, self._upstream.connect_timeout, self._context)
         except (OSError, ValueError) as exc:  # ValueError: a name that IDNA cannot encode
             raise connect_failed(exc) from exc
         return Connection(sock, self._upstream.idle_timeout)

@@ -1,0 +1,529 @@
+"""WebSockets through a strangled app, under every ASGI server that speaks them, over real sockets."""
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import ssl
+import threading
+import urllib.request
+from contextlib import contextmanager, suppress
+
+import pytest
+import trustme
+import uvicorn
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from strangle_mw import Route, Tls, Upstream, strangle
+from websocket_app import legacy
+from websocket_support import (
+    BINARY,
+    CLOSE,
+    CONT,
+    DEADLINE,
+    PING,
+    PONG,
+    SERVERS,
+    TEXT,
+    RawUpstream,
+    closing,
+    frame,
+    read_frame,
+    serve,
+    shake_hands,
+)
+from websocket_support import Upstream as RealUpstream
+
+LIMIT = 2**24
+
+
+@pytest.fixture(scope="module")
+def real():
+    upstream = RealUpstream()
+    yield upstream
+    upstream.close()
+
+
+@pytest.fixture(scope="module")
+def raw():
+    upstream = RawUpstream()
+    yield upstream
+    upstream.close()
+
+
+class Front(int):
+    """A server's port, its name, and what it can."""
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def front(request, real, raw):
+    name = request.param
+    addresses = {"STRANGLE_TEST_UPSTREAM": real.address, "STRANGLE_TEST_RAW": raw.address}
+    with serve(name, **addresses) as port:
+        served = Front(port)
+        served.name, served.can = name, SERVERS[name]
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def emptied(real, raw):
+    for entries in (real.ends, raw.seen):
+        while not entries.empty():
+            entries.get()
+
+
+@contextmanager
+def client(port, target, **more):
+    with connect(f"ws://127.0.0.1:{port}{target}", proxy=None, max_size=None, **more) as websocket:
+        yield websocket
+
+
+def told(port, target, *fields):
+    """What the upstream has seen of a handshake."""
+    sock, _ = shake_hands(port, target, *fields)
+    with sock:
+        found = json.loads(read_frame(sock)[2])
+    found["headers"] = [tuple(h) for h in found["headers"]]
+    return found
+
+
+def frames(port, target):
+    """Every frame up to the close frame, which is echoed."""
+    sock, head = shake_hands(port, target)
+    found = []
+    with sock:
+        assert head.startswith(b"HTTP/1.1 101"), head
+        while not found or found[-1][0] != CLOSE:
+            found.append(read_frame(sock))
+        with suppress(OSError):
+            sock.sendall(frame(CLOSE, found[-1][2], masked=True))
+    return found
+
+
+def end_frame(front, code, reason=b""):
+    """The close frame that a server sends when it is told this."""
+    if not front.can.any_code and code != 1000 and code < 3000:
+        code, reason = 1011, b""
+    return CLOSE, True, closing(code, reason if front.can.reason else b"")
+
+
+def refusal(port, target, *fields):
+    sock, head = shake_hands(port, target, *fields)
+    with sock:
+        lines = head.decode("latin-1").split("\r\n")
+        headers = [(n.lower(), v.strip()) for n, _, v in (line.partition(":") for line in lines[1:-2])]
+        return int(lines[0].split(" ")[1]), headers
+
+
+# --- the handshake
+
+
+def test_what_no_route_names_is_legacys(front):
+    with client(front, "/other") as websocket:
+        assert json.loads(websocket.recv(DEADLINE)) == {"from": "legacy", "path": "/other"}
+
+
+def test_plain_requests_are_not_upgraded(front):
+    with urllib.request.urlopen(f"http://127.0.0.1:{front}/other") as answer:
+        assert answer.read() == b"legacy"
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        ("/m/a%2Fb//c?q=a+b&e&z=%zz", None),
+        ("/m/a;x=1/b", None),
+        ("/m", None),
+        ("/base/a%2Fb?c", "/below/a%2Fb?c"),
+        ("/base", "/below/"),
+    ],
+)
+def test_the_target_arrives_byte_for_byte(front, target, sent):
+    assert told(front, target)["target"] == (sent or target)
+
+
+def test_parameters_of_the_last_segment_arrive(front):
+    found = told(front, "/m/a;v=2?x")["target"]
+    assert found == ("/m/a;v=2?x" if front.can.params else "/m/a?x")
+
+
+def test_headers_seen_upstream(front, real):
+    sent = [
+        "Origin: http://page.example",
+        "Cookie: a=1; b=2",
+        "X-Two: 1",
+        "X-Two: 2",
+        "X-Forwarded-For: 6.6.6.6",
+        "Proxy-Authorization: Basic x",
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+        "Sec-WebSocket-Protocol: v2, v1",
+    ]
+    sock, _ = shake_hands(front, "/m/told", *[s for s in sent if "Extensions" not in s])
+    sock.close()
+    headers = told(front, "/m/told", *[s for s in sent if "Extensions" not in s])["headers"]
+    fields = dict(headers)
+    assert fields["host"] == f"127.0.0.1:{real.port}"
+    assert fields["origin"] == "http://page.example"
+    assert fields["cookie"] == "a=1; b=2"
+    assert [v for n, v in headers if n == "x-two"] == (["1", "2"] if front.can.duplicates else ["1,2"])
+    assert fields["sec-websocket-protocol"] == "v2, v1"
+    assert fields["x-forwarded-for"] == "127.0.0.1"
+    assert (fields["x-forwarded-host"], fields["x-forwarded-proto"]) == ("h.example", "http")
+    once = ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "host")
+    assert [n for n, _ in headers if n in once].sort() == sorted(once).sort()
+    assert not {"proxy-authorization", "user-agent", "sec-websocket-extensions"} & set(fields)
+
+
+def test_extensions_end_here(front):
+    with client(front, "/m/told", compression="deflate") as websocket:
+        headers = json.loads(websocket.recv(DEADLINE))["headers"]
+    assert not [n for n, _ in headers if n == "sec-websocket-extensions"]
+
+
+def test_header_rules_and_preserved_host(front):
+    fields = dict(told(front, "/rules", "Cookie: a=1")["headers"])
+    assert fields["x-team"] == "t"
+    assert "cookie" not in fields
+    assert dict(told(front, "/preserve")["headers"])["host"] == "h.example"
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [(["x", "v2", "v1"], "v2"), (["v1"], "v1"), (["x"], None), ([], None)], ids=str
+)
+def test_the_upstream_chooses_the_subprotocol(front, offered, chosen):
+    with client(front, "/m/echo", subprotocols=offered or None) as websocket:
+        assert websocket.subprotocol == chosen
+
+
+def test_headers_of_the_upstreams_handshake_arrive(front):
+    sock, head = shake_hands(front, "/m/cookies")
+    sock.close()
+    found = [line for line in head.decode().lower().split("\r\n") if line.startswith(("set-cookie", "x-up"))]
+    assert found == (
+        ["set-cookie: a=1; path=/", "set-cookie: b=2", "x-up: 1"] if front.can.accept_headers else []
+    )
+
+
+# --- refusals
+
+
+def test_a_refusal_of_the_upstream_is_passed_on(front):
+    with pytest.raises(InvalidStatus) as caught, client(front, "/m/deny?418"):
+        pass
+    response = caught.value.response
+    if not front.can.denial:
+        assert response.status_code == 403
+        return
+    assert (response.status_code, bytes(response.body)) == (418, "denied: é\n".encode())
+    assert response.headers["x-why"] == "because"
+    cookies = response.headers.get_all("set-cookie")
+    assert cookies == (["a=1", "b=2"] if front.can.repeated else ["a=1"])
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/raw/ignored", 200),
+        ("/raw/untilclose", 403),
+        ("/raw/empty", 426),
+        ("/gone", 410),
+        ("/old/a", 308),
+        ("/m/a/..%2fb", 400),
+        ("/dead/x", 502),
+        ("/quick/stall", 504),
+        *[(f"/raw/{name}", 502) for name in ("nothing", "garbage", "wrongkey", "noupgrade", "unasked", "extension", "cutreply", "interim")],
+    ],
+)  # fmt: skip
+def test_the_status_of_a_refusal(front, target, status):
+    found, headers = refusal(front, target)
+    assert found == (status if front.can.denial else 403)
+    if front.can.denial and status in (400, 502, 504):
+        assert ("content-type", "application/problem+json") in headers
+    if status == 308 and front.can.denial:
+        assert ("location", "/new/a") in headers
+    with client(front, "/other") as websocket:  # the server is still there
+        assert websocket.recv(DEADLINE)
+
+
+def test_a_handshake_with_a_body_is_refused(front):
+    status, _ = refusal(front, "/m/told", "Content-Length: 5")
+    assert status in (400, 403, 501)
+
+
+def test_the_next_endpoint_is_taken_if_one_cannot_be_reached(front):
+    for _ in range(4):
+        assert told(front, "/over/x")["target"] == "/over/x"
+
+
+def test_an_open_websocket_takes_a_place_of_max_in_flight(front, real):
+    with client(front, "/one/echo") as websocket:
+        websocket.send("here")
+        assert websocket.recv(DEADLINE) == "here"
+        assert refusal(front, "/one/told")[0] == (503 if front.can.denial else 403)
+    assert real.ends.get(timeout=DEADLINE)
+    for _ in range(200):  # the place is given back when the closing is done, which the client does not see
+        with suppress(InvalidStatus), client(front, "/one/told") as websocket:
+            assert websocket.recv(DEADLINE)
+            break
+    else:
+        pytest.fail("the place was not given back")
+
+
+# --- messages
+
+MESSAGES = {
+    "text": "grüße",
+    "binary": b"\x00\xff\xfe",
+    "binary that is text": b"text",
+    "64 KiB": "é" * 32_768,
+    "1 MiB of text": "x" * 2**20,
+    "1 MiB": os.urandom(2**20),
+    "empty text": "",
+    "empty binary": b"",
+}
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+def test_a_message_stays_what_it_is_both_ways(front, message):
+    with client(front, "/m/echo") as websocket:
+        websocket.send(message)
+        if message or front.can.empty:
+            found = websocket.recv(DEADLINE)
+            assert type(found) is type(message)
+            assert found == message
+        websocket.send("next")
+        assert websocket.recv(DEADLINE) == "next"
+
+
+def test_fragments_of_the_client_are_put_together(front):
+    sock, _ = shake_hands(front, "/m/echo")
+    with sock:
+        sock.sendall(frame(TEXT, b"\xc3", fin=False, masked=True) + frame(PING, b"p", masked=True))
+        sock.sendall(frame(CONT, b"\xa9", fin=False, masked=True) + frame(CONT, b"!", masked=True))
+        found = sorted([read_frame(sock), read_frame(sock)])
+        assert found == [(TEXT, True, "é!".encode()), (PONG, True, b"p")]
+
+
+def test_fragments_of_the_upstream_are_put_together(front):
+    with client(front, "/m/fragments?size=70000") as websocket:
+        assert websocket.recv(DEADLINE) == "é" * 210_000
+        assert websocket.recv(DEADLINE) == b"\xff" * 210_000
+    assert frames(front, "/raw/split") == [(TEXT, True, "é!".encode()), end_frame(front, 1000)]
+
+
+def test_a_thousand_messages_in_order(front):
+    with client(front, "/m/count?to=1000") as websocket:
+        for number in range(1000):
+            expected = str(number) if number % 2 else str(number).encode()
+            assert websocket.recv(DEADLINE) == expected
+    digest = hashlib.sha256()
+    with client(front, "/m/sum?to=1000") as websocket:
+        for number in range(1000):
+            websocket.send(str(number) if number % 2 else str(number).encode())
+            digest.update((b"t" if number % 2 else b"b") + str(number).encode())
+        assert websocket.recv(DEADLINE) == digest.hexdigest()
+
+
+def test_pings_are_answered_on_both_sides(front):
+    with client(front, "/m/ping") as websocket:
+        assert websocket.recv(DEADLINE) == "pong after True"
+        assert websocket.ping(b"from the client").wait(DEADLINE)
+
+
+def test_what_comes_together_with_the_handshake_is_not_lost(front):
+    expected = [(TEXT, True, b"at once"), (BINARY, True, b"\x00"), end_frame(front, 4001, b"soon")]
+    assert frames(front, "/raw/together") == expected
+
+
+def test_the_largest_message_passes_and_one_byte_more_ends_it(front):
+    if front.name == "hypercorn" or front.name.startswith("uvicorn") or front.name == "granian":
+        with client(front, f"/m/big?size={LIMIT}") as websocket:
+            assert len(websocket.recv(DEADLINE)) == LIMIT
+    assert frames(front, "/raw/toobig") == [end_frame(front, 1009)]
+
+
+# --- ends
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "reason"),
+    [
+        ("code=1000", 1000, ""),
+        ("code=1001&reason=bye", 1001, "bye"),
+        ("code=1011", 1011, ""),
+        ("code=3000&reason=%C3%A9", 3000, "é"),
+        ("code=4999&reason=" + "x" * 123, 4999, "x" * 123),
+        ("", 1000, ""),
+    ],
+)
+def test_the_upstreams_close_arrives(front, query, code, reason):
+    assert frames(front, f"/m/close?{query}") == [end_frame(front, code, reason.encode())]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(1000, ""), (1001, "bye"), (1011, ""), (3000, "é"), (4999, "x" * 123), (None, "")],
+)
+def test_the_clients_close_arrives(front, real, code, reason):
+    sock, _ = shake_hands(front, "/m/echo")
+    with sock:
+        sock.sendall(frame(CLOSE, closing(code, reason.encode()) if code else b"", masked=True))
+        assert read_frame(sock)[0] == CLOSE
+        found = real.ends.get(timeout=DEADLINE)
+    if not front.can.client_code or (code is None and not front.can.no_status):
+        assert found == (1006, "")
+    else:
+        assert found == (code or 1005, reason if front.can.client_reason else "")
+
+
+@pytest.mark.parametrize("name", ["reset", "end", "badutf8", "reserved", "masked", "opcode", "orphan", "badclose"])  # fmt: skip
+def test_an_upstream_that_is_lost_or_breaks_the_rules_is_a_bad_gateway(front, name):
+    assert frames(front, f"/raw/{name}")[-1] == end_frame(front, 1014)
+
+
+def test_messages_before_the_loss_arrive(front):
+    assert frames(front, "/raw/reset")[0] == (TEXT, True, b"last words")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("badutf8", 1007), ("reserved", 1002), ("orphan", 1002), ("toobig", 1009)]
+)
+def test_the_upstream_is_told_what_it_did(front, raw, name, code):
+    frames(front, f"/raw/{name}")
+    opcode, _, payload = raw.seen.get(timeout=DEADLINE)[-1]
+    assert (opcode, payload[:2]) == (CLOSE, closing(code))
+
+
+def test_an_upstream_that_does_not_hang_up_is_not_waited_for(front):
+    if front.name != "uvicorn-sansio":
+        pytest.skip("one server is enough for two seconds")
+    assert frames(front, "/raw/stays") == [end_frame(front, 1001, b"but stays")]
+
+
+def test_a_client_that_is_lost_is_lost_upstream(front, real):
+    sock, _ = shake_hands(front, "/m/echo")
+    sock.close()
+    assert real.ends.get(timeout=DEADLINE) == (1006, "")
+
+
+def test_a_client_that_leaves_during_the_handshake_is_noticed(front, raw):
+    if front.name == "granian":
+        pytest.skip("tells of it after the handshake only")
+    sock = socket.create_connection(("127.0.0.1", int(front)), DEADLINE)
+    sock.sendall(
+        b"GET /raw/stall HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    sock.close()
+    assert raw.seen.get(timeout=DEADLINE) == []
+
+
+# --- in this process: other transports, limits, cancellation, the extra
+
+
+@contextmanager
+def threaded(app, **options):
+    """Run uvicorn in a thread; yields its port."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_config=None, lifespan="off", proxy_headers=False, **options)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+    thread.start()
+    try:
+        yield sock.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(DEADLINE)
+        sock.close()
+
+
+def test_a_message_of_the_client_that_is_too_big_ends_both_sides(real):
+    app = strangle(legacy, [Route("/m/*", to=real.address)])
+    with threaded(app, ws="wsproto", ws_max_size=2**26) as port, client(port, "/m/echo") as websocket:
+        websocket.send(b"x" * (LIMIT + 1))
+        with pytest.raises(ConnectionClosed) as caught:
+            websocket.recv(DEADLINE)
+        assert caught.value.rcvd.code == 1009
+        assert real.ends.get(timeout=DEADLINE)[0] == 1009
+
+
+def test_an_upstream_that_takes_nothing_is_given_up(raw, caplog):
+    app = strangle(legacy, [Route("/raw/*", to=Upstream(url=raw.address, idle_timeout=0.2))])
+    with threaded(app) as port, client(port, "/raw/deaf") as websocket, pytest.raises(ConnectionClosed) as caught:  # fmt: skip
+        while True:
+            websocket.send(b"x" * 2**20)
+    assert caught.value.rcvd.code == 1014
+    assert "takes no messages" in caplog.text
+
+
+def test_over_tls_and_unix_sockets(real, tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with relay(real, context) as port, relay(real, None, str(tmp_path / "s")):
+        secure = Upstream(url=f"https://localhost:{port}", tls=Tls(ca=str(tmp_path / "ca.pem")))
+        routes = [
+            Route("/tls/*", to=secure),
+            Route("/other/*", to=f"https://localhost:{port}"),
+            Route("/unix/*", to=f"unix:{tmp_path}/s"),
+        ]
+        with threaded(strangle(legacy, routes)) as front:
+            for target in ("/tls/echo", "/unix/echo"):
+                with client(front, target) as websocket:
+                    websocket.send("é")
+                    assert websocket.recv(DEADLINE) == "é"
+            assert refusal(front, "/other/echo")[0] == 502
+
+
+@contextmanager
+def relay(upstream, context, path=None):
+    """Pass bytes on to an upstream, from TLS or a Unix socket."""
+    if path:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen()
+    else:
+        listener = socket.create_server(("127.0.0.1", 0))
+
+    def copy(source, sink):
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def accept():
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:
+                return
+            with suppress(OSError):
+                near = context.wrap_socket(plain, server_side=True) if context else plain
+                far = socket.create_connection(("127.0.0.1", upstream.port))
+                threading.Thread(target=copy, args=(near, far), daemon=True).start()
+                threading.Thread(target=copy, args=(far, near), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield path or listener.getsockname()[1]
+    finally:
+        listener.close()
+
+
+def test_without_the_extra_the_handshake_is_denied_and_the_remedy_is_told(real, caplog, monkeypatch):
+    import sys
+
+    for name in [n for n in sys.modules if n == "strangle_mw.transports.websocket"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "websockets.asyncio.client", None)
+    caplog.set_level(logging.WARNING)
+    app = strangle(legacy, [Route("/m/*", to=real.address)])
+    with threaded(app, ws="wsproto") as port:
+        status, headers = refusal(port, "/m/echo")
+    assert status == 501
+    assert ("content-type", "application/problem+json") in headers
+    assert "pip install 'strangle-mw[websocket]'" in caplog.text
+    assert "Traceback" not in caplog.text
