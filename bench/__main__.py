@@ -108,7 +108,8 @@ def _problem(options: Options) -> str:
     names = _names()
     for one in options.only:
         if not any(related(name, one) for name in names):
-            return f"--only {one}: there is no such row; there are:\n  " + "\n  ".join(names)
+            groups = dict.fromkeys(name.rpartition("/")[0] for name in names)
+            return f"--only {one}: there is no such row; rows stand below:\n  " + "\n  ".join(groups)
     wanted = [f"{group.name}/{peer}" for group in ALL for peer in group.wanted(options)]
     if problem := _missing(wanted):
         return problem

@@ -98,7 +98,8 @@ def _sample(way: str, mebibytes: int, running: Running) -> Transfer:
             raise BenchError(f"the body did not pass: {exc}") from exc
         seconds = time.perf_counter() - start
     cpu = (cpu_seconds(running.pid) - cpu) * 1000 * 1024 / mebibytes
-    return Transfer(mebibytes / seconds, (peak(running.pid) - memory) / MEBIBYTE, cpu)
+    grown = max(0, peak(running.pid) - memory)
+    return Transfer(mebibytes / seconds, grown / MEBIBYTE, cpu)
 
 
 def _down(client: socket.socket, mebibytes: int) -> None:

@@ -27,11 +27,13 @@ TARGETS = {
     "wsgi": {"minimal": 1.5, "urllib3": 1 / 4},
 }
 TARGET_LEVEL = 32
+TOO_SLOW = {256: ("asgi-proxy-lib",)}
+"""It makes an SSL context for each request, all requests at a time: 256 of them have no answer for many seconds."""
 GROUPS = tuple(
     Group(
         f"{NAME}/{interface}/{level}",
         label,
-        FORWARDERS[interface],
+        tuple(peer for peer in FORWARDERS[interface] if peer not in TOO_SLOW.get(level, ())),
         TARGETS[interface] if level == TARGET_LEVEL else {},
     )
     for level in LEVELS

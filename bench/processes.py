@@ -161,4 +161,6 @@ def _ask(port: int, path: str) -> tuple[int, bytes] | None:
 
 def _tail(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "nothing in its log"
+    last = lines[-1] if lines else "nothing in its log"
+    missing = next((line for line in lines if line.startswith("ModuleNotFoundError")), "")
+    return f"{missing} (`make bench` installs the peers)" if missing else last

@@ -159,7 +159,8 @@ def failures(series: dict[str, Series]) -> Iterator[str]:
 
 def describe(options: Options) -> str:
     """Return how the load was made."""
+    many = "" if options.connections == 1 else "s"
     return (
-        f"wrk, {options.connections} connections, {options.seconds} s a round, {options.rounds} rounds,"
+        f"wrk, {options.connections} connection{many}, {options.seconds} s a round, {options.rounds} rounds,"
         f" '{options.headers}' headers; median (least..greatest). CPU: the server process, all threads."
     )

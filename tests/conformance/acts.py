@@ -9,7 +9,7 @@ import select
 import socket
 from contextlib import suppress
 
-from tests.conformance.model import Exchange
+from tests.conformance.model import DEADLINE, Exchange
 from tests.servers import connect, read_reply, request
 
 
@@ -25,7 +25,8 @@ def simply(asked):
 
     def act(front, echo):
         reply, hangs = None, False
-        with Watched(echo) as upstream, connect(front.port, front.patience) as sock:
+        upstream = Watched(echo)
+        with connect(front.port, front.patience) as sock:
             try:
                 with suppress(
                     ConnectionError
@@ -48,12 +49,6 @@ class Watched:
         self.echo = echo
         self.requests, self.heads, self.cuts = echo.requests, echo.heads, echo.cuts
         self.left, self.connections = echo.left, echo.connections
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
 
     def heard(self, seconds):
         """Wait until the head of a request has come."""
@@ -98,7 +93,8 @@ def upload(head, first, rest):
     """Send a body in two halves; notes whether the upstream heard of it before the second."""
 
     def act(front, echo):
-        with Watched(echo) as upstream, connect(front.port) as sock:
+        upstream = Watched(echo)
+        with connect(front.port) as sock:
             sock.sendall(head + first)
             heard = upstream.heard(front.patience)
             sock.sendall(rest)
@@ -116,13 +112,14 @@ def cut_upload(head, first, *, unheard):
 
     def act(front, echo):
         streams = front.name not in unheard
-        with Watched(echo) as upstream, connect(front.port) as sock:
+        upstream = Watched(echo)
+        with connect(front.port) as sock:
             sock.sendall(head + first)
             if streams:
-                upstream.heard(20)
+                upstream.heard(DEADLINE)
             sock.shutdown(socket.SHUT_WR)
             reply = answer(sock)
-            cut = upstream.ended(20) if streams else echo.heads == upstream.heads
+            cut = upstream.ended(DEADLINE) if streams else echo.heads == upstream.heads
         return upstream.exchange(reply, cut=cut)
 
     return act
@@ -135,7 +132,8 @@ def refused_upload(head, size):
     """
 
     def act(front, echo):
-        with Watched(echo) as upstream, connect(front.port) as sock:
+        upstream = Watched(echo)
+        with connect(front.port) as sock:
             sock.sendall(head + b"x" * 100_000)
             upstream.heard(front.patience)
             with suppress(ConnectionError):  # some have answered and closed by now
@@ -153,13 +151,14 @@ def expecting(head, data):
     """Ask for leave to send a body (RFC 9110 section 10.1.1); notes whether it was given."""
 
     def act(front, echo):
-        with Watched(echo) as upstream, connect(front.port, front.patience) as sock:
+        upstream = Watched(echo)
+        with connect(front.port, front.patience) as sock:
             sock.sendall(head)
             interim = b""
             with suppress(TimeoutError):
                 while not interim.endswith(b"\r\n\r\n"):
                     interim += sock.recv(1000)
-            sock.settimeout(20)
+            sock.settimeout(DEADLINE)
             sock.sendall(data)
             reply = answer(sock)
         return upstream.exchange(reply, leave=interim.startswith(b"HTTP/1.1 100"))
@@ -172,14 +171,15 @@ def first_event(target):
 
     def act(front, echo):
         echo.gate.clear()
-        with Watched(echo) as upstream, connect(front.port, front.patience) as sock:
+        upstream = Watched(echo)
+        with connect(front.port, front.patience) as sock:
             sock.sendall(request("GET", target))
             data = b""
             with suppress(TimeoutError):
                 while b"data: 1" not in data:
                     data += sock.recv(1000)
             echo.gate.set()
-            sock.settimeout(20)
+            sock.settimeout(DEADLINE)
             rest = _rest(sock)
         return upstream.exchange(None, first=b"data: 1" in data, second=b"data: 2" in data + rest)
 
@@ -193,13 +193,13 @@ def leave(target, *, late=None):
     """
 
     def act(front, echo):
-        with Watched(echo) as upstream:
-            with connect(front.port) as sock:
-                sock.sendall(request("GET", late if front.differs and late else target, close=False))
-                data = b""
-                while b"data: 1" not in data:
-                    data += sock.recv(1000)
-            gone = upstream.gone(20)
+        upstream = Watched(echo)
+        with connect(front.port) as sock:
+            sock.sendall(request("GET", late if front.differs and late else target, close=False))
+            data = b""
+            while b"data: 1" not in data:
+                data += sock.recv(1000)
+        gone = upstream.gone(DEADLINE)
         return upstream.exchange(None, gone=gone and ("late" if front.differs else "at once"))
 
     return act
@@ -210,7 +210,8 @@ def one_by_one(*asked):
 
     def act(front, echo):
         lines = []
-        with Watched(echo) as upstream, connect(front.port) as sock:
+        upstream = Watched(echo)
+        with connect(front.port) as sock:
             for text in asked:
                 with suppress(ConnectionError):
                     sock.sendall(text)
@@ -227,7 +228,8 @@ def pipelined(*asked):
     """Send requests on one connection, all at once; notes what was answered, in order."""
 
     def act(front, echo):
-        with Watched(echo) as upstream, connect(front.port) as sock:
+        upstream = Watched(echo)
+        with connect(front.port) as sock:
             sock.sendall(b"".join(asked))
             data = _rest(sock)
         found = sorted((data.find(b"GET /m/%d " % n), n) for n in range(len(asked)))
@@ -241,9 +243,9 @@ def again(asked, times):
 
     def act(front, echo):
         simply(asked)(front, echo)
-        with Watched(echo) as upstream:
-            for _ in range(times):
-                found = simply(asked)(front, echo)
+        upstream = Watched(echo)
+        for _ in range(times):
+            found = simply(asked)(front, echo)
         return upstream.exchange(found.reply, reused=echo.connections - upstream.connections <= 1)
 
     return act

@@ -82,14 +82,20 @@ def serve(name, **environment):
             sys.stdout.write(f"--- {name}\n{log.read()}")
 
 
+def wait_for_entry(entries, target):
+    while True:
+        found, entry = entries.get(timeout=DEADLINE)
+        if found == target:
+            return entry
+
+
 class Upstream:
     """A real WebSocket server in a thread; the last segment of the path says what it does.
 
-    `ends` gets (code, reason) of every connection whose client has closed it or was lost.
     """
 
     def __init__(self):
-        self.ends = queue.Queue()
+        self._ends = queue.Queue()
         self.open = threading.Semaphore(0)
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run(ready)), daemon=True)
@@ -144,7 +150,11 @@ class Upstream:
             await connection.wait_closed()
         except ConnectionClosed:
             pass
-        self.ends.put((connection.close_code, connection.close_reason))
+        self._ends.put((connection.request.path, (connection.close_code, connection.close_reason)))
+
+    def end(self, target):
+        """Wait for the end of the connection that asked for this; return the code and reason that came."""
+        return wait_for_entry(self._ends, target)
 
     async def do_told(self, connection, _):
         request = connection.request
@@ -192,11 +202,11 @@ class Upstream:
 class RawUpstream:
     """Sends exactly what the last segment of the path asks for (`SCRIPTS`), on raw sockets.
 
-    `seen` gets the frames that came over each connection, once it is over.
     """
 
     def __init__(self):
-        self.seen = queue.Queue()
+        self._seen = queue.Queue()
+        self._arrived = queue.Queue()
         self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -218,7 +228,9 @@ class RawUpstream:
         with sock:
             sock.settimeout(DEADLINE)
             head = read_head(sock)
-            name = head.split(b" ")[1].partition(b"?")[0].rpartition(b"/")[2].decode()
+            target = head.split(b" ")[1].decode()
+            self._arrived.put((target, None))
+            name = target.partition("?")[0].rpartition("/")[2]
             answer, cut = SCRIPTS[name](head)
             sock.sendall(answer)
             if cut == "reset":
@@ -226,17 +238,25 @@ class RawUpstream:
             elif cut == "deaf":
                 self._over.wait(DEADLINE)
             elif cut == "wait":
-                self._watch(sock, name)
+                self._watch(sock, target, patient=name in ("stays", "stall"))
 
-    def _watch(self, sock, name):
+    def _watch(self, sock, target, *, patient):
         """Note what comes, until the other side closes or is lost."""
-        seen, patient = [], name in ("stays", "stall")
+        seen = []
         try:
             while patient or not seen or seen[-1][0] != CLOSE:
                 seen.append(read_frame(sock))
         except (EOFError, OSError):
             pass
-        self.seen.put(seen)
+        self._seen.put((target, seen))
+
+    def arrived(self, target):
+        """Wait for the handshake that asks for this."""
+        wait_for_entry(self._arrived, target)
+
+    def seen(self, target):
+        """Wait for the end of the connection that asked for this; return the frames that came."""
+        return wait_for_entry(self._seen, target)
 
 
 def switch(head, *more):

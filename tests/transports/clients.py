@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from tests.transports.upstream import PATIENCE
@@ -41,16 +44,9 @@ class Answer(Protocol):
     def close(self) -> None: ...
 
 
-class Pool(Protocol):
-    @property
-    def idle(self) -> int: ...
-    @property
-    def in_flight(self) -> int: ...
-
-
 class Client(Protocol):
     @property
-    def pool(self) -> Pool: ...
+    def pool(self) -> AsyncPool | BlockingPool | HttpxPool: ...
 
     def send(
         self,
@@ -110,11 +106,7 @@ class _AwaitedAnswer:
         return self._runner.run(self._answer.read())
 
     def close(self) -> None:
-        async def close() -> None:
-            self._answer.close()
-            await self._answer.settle()
-
-        self._runner.run(close())
+        self._answer.close()
 
 
 async def _each(items: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -123,13 +115,22 @@ async def _each(items: Iterable[bytes]) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
+class _SettledAnswer(_AwaitedAnswer):
+    """Over a transport of httpx, closing takes a loop."""
+
+    def close(self) -> None:
+        async def close() -> None:
+            self._answer.close()
+            await self._answer.settle()
+
+        self._runner.run(close())
+
+
 class AsyncClient:
     """An `AsyncPool` and its own event loop, which runs only while something is waited for."""
 
-    pool: AsyncPool | AsyncHttpxPool
-
     def __init__(self, endpoint: Endpoint, settings: Upstream) -> None:
-        self.pool = self._make(endpoint, settings)
+        self.pool = AsyncPool(endpoint, settings)
         self._runner = asyncio.Runner()
         self._closed = False
 
@@ -144,7 +145,7 @@ class AsyncClient:
     ) -> Answer:
         chunked = chunked and not isinstance(body, bytes)
 
-        async def send() -> AsyncAnswer | AsyncHttpxAnswer:
+        async def send() -> AsyncAnswer:
             return await self.pool.send(
                 request_head(body, method, chunked=chunked),
                 body if isinstance(body, bytes) else _each(body),
@@ -200,9 +201,124 @@ class BlockingClient:
         self.pool.close()
 
 
+class HttpxPool:
+    """A pool over a user's transport, and what can be seen of the connections inside that."""
+
+    def __init__(self, pool: AsyncHttpxPool | BlockingHttpxPool, transport: Any) -> None:
+        self.inner = pool
+        self.transport = transport
+
+    @property
+    def idle(self) -> int:
+        return sum(c.is_idle() and not c.has_expired() for c in self.transport._pool.connections)
+
+    @property
+    def in_flight(self) -> int:
+        return self.inner.in_flight
+
+
+def _with_transport(kind: str, endpoint: Endpoint, settings: Upstream) -> HttpxUpstream:
+    """The settings with a transport, as a user would make it: "AsyncHTTPTransport" or "HTTPTransport"."""
+    package, _, name = kind.partition(".")
+    module = import_module(package)
+    transport = getattr(module, name)(
+        verify=tls_context(settings),
+        trust_env=False,
+        uds=endpoint.socket or None,
+        limits=module.Limits(keepalive_expiry=settings.keepalive),
+    )
+    common = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    return HttpxUpstream(transport, **common)
+
+
+class AsyncHttpxClient:
+    """An `AsyncHttpxPool` and its own event loop, which runs only while something is waited for."""
+
+    def __init__(self, kind: str, endpoint: Endpoint, settings: Upstream) -> None:
+        given = _with_transport(f"{kind}.AsyncHTTPTransport", endpoint, settings)
+        self._pool = AsyncHttpxPool(endpoint, given)
+        self.pool = HttpxPool(self._pool, given.transport)
+        self._runner = asyncio.Runner()
+        self._closed = False
+
+    def send(
+        self,
+        body: bytes | Iterable[bytes] = b"",
+        *,
+        method: str = "GET",
+        chunked: bool = True,
+        timeout: float = PATIENCE,
+        fresh: bool = False,
+    ) -> Answer:
+        chunked = chunked and not isinstance(body, bytes)
+
+        async def send() -> AsyncHttpxAnswer:
+            return await self._pool.send(
+                request_head(body, method, chunked=chunked),
+                body if isinstance(body, bytes) else _each(body),
+                method=method,
+                chunked=chunked,
+                timeout=timeout,
+                fresh=fresh,
+            )
+
+        return _SettledAnswer(self._runner, self._runner.run(send()))
+
+    def settle(self, done: Callable[[], bool]) -> None:
+        """Nothing happens by itself here: a transport looks when it is asked."""
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._runner.run(self._close())
+        self._runner.close()
+
+    async def _close(self) -> None:
+        await self._pool.aclose()
+        await self.pool.transport.aclose()
+        await asyncio.sleep(0)  # httpcore leaves generators to the loop
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, "a task was left behind"
+
+
+class BlockingHttpxClient:
+    """A `BlockingHttpxPool` used from this thread."""
+
+    def __init__(self, kind: str, endpoint: Endpoint, settings: Upstream) -> None:
+        given = _with_transport(f"{kind}.HTTPTransport", endpoint, settings)
+        self._pool = BlockingHttpxPool(endpoint, given)
+        self.pool = HttpxPool(self._pool, given.transport)
+
+    def send(
+        self,
+        body: bytes | Iterable[bytes] = b"",
+        *,
+        method: str = "GET",
+        chunked: bool = True,
+        timeout: float = PATIENCE,
+        fresh: bool = False,
+    ) -> Answer:
+        chunked = chunked and not isinstance(body, bytes)
+        items: bytes | Iterator[bytes] = body if isinstance(body, bytes) else iter(body)
+        head = request_head(body, method, chunked=chunked)
+        return self._pool.send(head, items, method=method, chunked=chunked, timeout=timeout, fresh=fresh)
+
+    def settle(self, done: Callable[[], bool]) -> None:
+        """Nothing happens by itself here: a transport looks when it is asked."""
+
+    def close(self) -> None:
+        self._pool.close()
+        self.pool.transport.close()
+
+
 CLIENTS: dict[str, Callable[[Endpoint, Upstream], Client]] = {
     "asyncio": AsyncClient,
     "threads": BlockingClient,
+    "httpx2-async": partial(AsyncHttpxClient, "httpx2"),
+    "httpx-async": partial(AsyncHttpxClient, "httpx"),
+    "httpx2-sync": partial(BlockingHttpxClient, "httpx2"),
+    "httpx-sync": partial(BlockingHttpxClient, "httpx"),
 }
 
 

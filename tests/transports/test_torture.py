@@ -11,6 +11,7 @@ are left alone.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import socket
 import threading
@@ -27,7 +28,7 @@ from strangle_mw.errors import ForwardError
 from strangle_mw.transports.h1 import LAST_CHUNK, frame_body, frame_chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
     from tests.transports.clients import Answer, Client
 
@@ -64,9 +65,12 @@ class Faults:
         self.seen.append(name)
         return len(self.seen) == self.at
 
-    def error(self) -> OSError:
+    def error(self, sock: socket.socket | None = None) -> OSError:
         if self.kind == AGAIN:
             return BlockingIOError(errno.EAGAIN, "not now")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # what has failed once does not come to life again
         return OSError(ERRORS.get(self.kind, errno.ECONNRESET), f"{self.kind}, as planned")
 
     def socket(self) -> None:
@@ -86,27 +90,39 @@ class Faults:
             real(sock, 1, flags)
         if self.kind == END:
             return b""
-        raise self.error()
+        raise self.error(sock)
+
+    def recv_into(self, real: Callable[..., Any], sock: socket.socket, buffer: memoryview) -> Any:
+        if self.kind == SHORT:
+            return real(sock, buffer[:1])
+        if self.kind == HALF:
+            real(sock, buffer[:1])
+        if self.kind == END:
+            return 0
+        raise self.error(sock)
+
+    def sendmsg(self, real: Callable[..., Any], sock: socket.socket, buffers: Iterable[bytes]) -> Any:
+        return self.send(_socket.socket.send, sock, b"".join(buffers))
 
     def send(self, real: Callable[..., Any], sock: socket.socket, data: bytes, flags: int = 0) -> Any:
         if self.kind in (SHORT, HALF):
             sent = real(sock, memoryview(data)[:1], flags)
             if self.kind == SHORT:
                 return sent
-        raise self.error()
+        raise self.error(sock)
 
     def sendall(self, real: Callable[..., Any], sock: socket.socket, data: bytes, flags: int = 0) -> None:
         if self.kind == SHORT:  # what is short, `sendall` repeats itself
             return real(sock, data, flags)  # type: ignore[no-any-return]
         if self.kind == HALF:
             real(sock, memoryview(data)[: len(data) // 2], flags)
-        raise self.error()
+        raise self.error(sock)
 
     def setsockopt(self, real: Callable[..., Any], sock: socket.socket, *option: Any) -> None:
         if self.kind in (*HARMLESS, END):
             real(sock, *option)
         else:
-            raise self.error()
+            raise self.error(sock)
 
     def close(self, real: Callable[..., Any], sock: socket.socket) -> None:
         real(sock)  # whatever it reports, the descriptor is gone (close(2))
@@ -116,7 +132,7 @@ class Faults:
 
 OPERATIONS = {
     # Where setsockopt or close fail asyncio itself loses the socket; that is not for us to survive.
-    "asyncio": ("connect", "recv", "send"),
+    "asyncio": ("connect", "recv", "recv_into", "send", "sendmsg"),
     "threads": ("connect", "recv", "send", "sendall", "setsockopt", "close"),
 }
 
@@ -287,5 +303,5 @@ def test_the_nth_operation_fails(kind: str, fault: str, requests: list[Request])
         done.add(faults.seen[n - 1])
     assert n > 6, "hardly anything was made to fail"
     assert n < TOO_MANY - 1, "the exchange never ends"
-    assert {"socket", *OPERATIONS[kind]} - done <= {"send", "sendall", "close"}
-    assert done & {"send", "sendall"}
+    for one_of in ({"socket"}, {"connect"}, {"recv", "recv_into"}, {"send", "sendall"}):
+        assert done & one_of, f"{one_of} never failed"

@@ -200,7 +200,8 @@ class _RequestRecipe(NamedTuple):
     """What is done with the headers of a request, by their place.
 
     `fields` is filled with what `pick` takes out of the values; `cookies` says that there are several of
-    those, `usual` that nothing but one `Host` needs a look; `marked` holds (what it is, name, place) of the others.
+    those, `usual` that nothing but one `Host` needs a look; `marked` holds (what it is, name, place) of the
+    others.
     """
 
     fields: bytes

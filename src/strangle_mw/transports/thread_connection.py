@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -106,8 +107,9 @@ class Connection:
             return False
 
     def close(self) -> None:
-        """Close the socket."""
-        self._sock.close()
+        """Close the socket; its descriptor is gone even if that reports an error (close(2))."""
+        with suppress(OSError):
+            self._sock.close()
 
     # --- sending
 
@@ -218,10 +220,13 @@ class Connection:
             raise self._failure("timed out", status=504)
         if seconds != self._timeout:
             self._timeout = seconds
-            if self._kernel:
-                set_kernel_timeout(self._sock, seconds)
-            else:
-                self._sock.settimeout(seconds)
+            try:
+                if self._kernel:
+                    set_kernel_timeout(self._sock, seconds)
+                else:
+                    self._sock.settimeout(seconds)
+            except OSError as exc:  # EINVAL on BSDs and macOS, once the other side has gone
+                raise self._failure(lost(exc), ended=True) from exc
 
     def _ready(self, seconds: float, *, write: bool) -> tuple[bool, bool]:
         """Wait until the socket is readable, or writable if asked for.
