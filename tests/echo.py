@@ -148,7 +148,7 @@ class Echo:
             b"noreason": b"HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n",
         }
         cut = {
-            b"cutlength": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+            b"cutlength": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\nhalf",
             b"cutchunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
             b"cuthead": b"HTTP/1.1 200 OK\r\nContent-Le",
             b"nothing": b"",

@@ -73,7 +73,7 @@ def echo():
 def test_the_default_route_hands_on_the_very_objects(kind):
     seen = []
     app = strangle(legacy(seen), [MODERN])
-    scope = {**http("/m/x" if kind != "http" else "/x"), "type": kind}
+    scope = {**http("/m/x" if kind == "lifespan" else "/x"), "type": kind}
     before = dict(scope)
 
     async def run():

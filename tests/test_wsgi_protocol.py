@@ -262,7 +262,7 @@ def test_a_response_may_be_started_again_with_exc_info():
 
 
 def body_case(method, data, status, length, **more):
-    asked = post("/m/x", data, REQUEST_METHOD=method)
+    asked = {**post("/m/x", data), "REQUEST_METHOD": method}
     asked.pop("CONTENT_LENGTH", None)
     return pytest.param(
         {**asked, **more}, status, length, id=f"{method}-{'-'.join(more) or 'nothing'}-{status}"
@@ -312,7 +312,7 @@ def exhaust(result):
 
 
 def once(result):
-    next(iter(result))
+    next(iter(result), None)
 
 
 def nothing(_):
@@ -340,6 +340,7 @@ def past_the_end(result):
 USES = {
     "read and closed": (exhaust, shut),
     "read and closed twice": (exhaust, twice),
+    "read and never closed": (exhaust, nothing),
     "read past the end": (past_the_end, shut),
     "read past the end, closed twice": (past_the_end, twice),
     "begun and closed": (once, shut),

@@ -134,14 +134,15 @@ class Engine:
         subprotocols: Sequence[str],
     ) -> UpstreamWebSocket:
         """Shake hands with one endpoint for a WebSocket; `ImportError` if the extra is not installed."""
-        from strangle_mw.transports.websocket import WebSocketRequest, dialer
+        from strangle_mw.transports.websocket import WebSocketRequest, connect
 
         upstream = forward.upstream
         if isinstance(upstream.declared, HttpxUpstream):
             raise ForwardError("connect", "no WebSocket crosses a transport of httpx")
         request = WebSocketRequest(forward.target, forward.host(endpoint), headers, subprotocols)
         timeout = forward.action.timeout or upstream.declared.timeout
-        return await dialer(pool, upstream.endpoints[endpoint], upstream.declared).connect(request, timeout)
+        place = upstream.endpoints[endpoint]
+        return await connect(pool.dialer, place, upstream.declared, request, timeout)
 
     async def aclose(self, loop: AbstractEventLoop) -> None:
         """Close the pools of one event loop, for the end of its lifespan."""

@@ -131,6 +131,7 @@ def _is_subprotocol(name: str) -> bool:
 
 async def _converse(engine: Engine, forward: Forward, client: _Client, pools: Sequence[AsyncPool]) -> None:
     upstream, endpoint = await _open(engine, forward, client, pools)
+    pools[endpoint].occupy()
     try:
         plan = forward.action.response_headers
         headers = answer_headers(upstream.headers, upstream.status, plan, forward, endpoint)
@@ -142,6 +143,7 @@ async def _converse(engine: Engine, forward: Forward, client: _Client, pools: Se
         await client.accept(upstream.subprotocol, [h for h in headers if _crosses(h[0])])
         await _relay(forward, client, upstream)
     finally:
+        pools[endpoint].vacate()
         upstream.leave()
         await client.aclose()
 
@@ -253,7 +255,8 @@ class _Client:
         self._may_answer = "websocket.http.response" in extensions
         # No other server names this extension for a WebSocket.
         self._granian = "http.response.pathsend" in extensions
-        self._tells_reasons = (scope.get("asgi") or {}).get("spec_version", "2.0") >= "2.3"
+        version = (scope.get("asgi") or {}).get("spec_version", "2.0")
+        self._uvicorn = self._may_answer and version >= "2.4"
 
     async def deny(self, status: int, headers: Sequence[Header], body: bytes) -> None:
         """Refuse the handshake, with this answer if the server can; else it says 403."""
@@ -294,8 +297,8 @@ class _Client:
 
     def _left(self, event: Event) -> None:
         code = event.get("code", _NO_STATUS)
-        # uvicorn says 1005 and no reason of a connection that was lost; of a close frame it tells both.
-        cut = code == _NO_STATUS and self._tells_reasons and "reason" not in event
+        # Both say 1005 of a lost connection; uvicorn alone gives a close frame without a code a reason, "".
+        cut = (self._uvicorn or self._granian) and "reason" not in event
         if code in _SENDABLE:
             self.code, reason = code, event.get("reason") or ""
             self.reason = reason.encode()[:_MAX_REASON].decode("utf-8", "ignore")

@@ -28,9 +28,8 @@ def simply(asked):
         upstream = Watched(echo)
         with connect(front.port, front.patience) as sock:
             try:
-                with suppress(
-                    ConnectionError
-                ):  # it may hang up before it has read all; its answer may be there
+                # A server may hang up before it has read all; its answer may be there.
+                with suppress(ConnectionError):
                     sock.sendall(asked)
                 reply = answer(sock, asked)
                 if reply is not None and not _framed(asked, reply):
@@ -66,7 +65,7 @@ class Watched:
     def exchange(self, reply, **facts):
         """Return what was seen."""
         seen = self.echo.last if self.echo.requests > self.requests else None
-        return Exchange(reply, seen, {"connections": self.echo.connections - self.connections, **facts})
+        return Exchange(reply, seen, {"authority": f"127.0.0.1:{self.echo.port}", **facts})
 
 
 def answer(sock, asked=b"GET "):

@@ -68,6 +68,7 @@ CASES = [
          differs=[but.UPLOAD_COMPLETE(upstream=[SOMETHING], client=[OK])]),
     Case(id="too-large", what=MAX_BODY, send=declaring("/m/up", 10_000_001), upstream=[NOTHING], client=[problem(413, "body-too-large")],
          differs=[but.BUFFERED(upstream=[NOTHING], client=[HANGS])]),
+    Case(id="too-large-sent", what=MAX_BODY, send=post("/m/up", b"x" * 10_000_001), upstream=[NOTHING], client=[REFUSED]),
     Case(id="too-large-chunks", what=MAX_BODY, send=chunked("/m/up", *[65_536] * 170), upstream=[NOTHING], client=[REFUSED]),
     Case(id="expect", what="`Expect: 100-continue` is answered by the server, not sent on",
          send=expecting(request("POST", "/m/up", [("Content-Length", "5"), ("Expect", "100-continue")]), b"hello"), upstream=[lacks("expect"), received(b"hello")], client=[OK, fact("leave")]),

@@ -76,6 +76,12 @@ def received(body):
     )
 
 
+def begins(name, value):
+    """A header whose first line is this."""
+    return Check(f"{name}: {value} first", lambda x: x.sent(name)[:1] == [value])
+
+
+UPSTREAMS_HOST = Check("the upstream's own host", lambda x: x.sent("host") == [x.facts["authority"]])
 NOTHING = Check("nothing was sent", lambda x: x.upstream is None)
 SOMETHING = Check("a request came", lambda x: x.upstream is not None)
 

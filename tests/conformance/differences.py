@@ -48,7 +48,13 @@ JOINED = partial(
     "joined",
     "WSGI has one value for a name: lines are joined with commas, which means the same (RFC 9110 section 5.3).",
 )
-LAST_ONLY = partial(differ, "cheroot", "last only", "of a repeated header it keeps the last.")
+LAST_ONLY = partial(
+    differ,
+    "cheroot",
+    "last only",
+    "of a repeated header it keeps the last (lists that it knows, such as `Accept`, are joined). That holds for `Host` "
+    "and `Content-Length`, too: whatever stands in front of it must refuse two of them.",
+)
 COMMAS = partial(
     differ,
     (*GUNICORN_WSGI, "waitress"),

@@ -8,6 +8,8 @@ from tests.conformance.checks import (
     NOTHING,
     OK,
     REFUSED,
+    UPSTREAMS_HOST,
+    begins,
     cookies,
     has,
     hex_digits,
@@ -74,6 +76,7 @@ TARGETS = [
 REPLACED = "forwarding headers of the client are replaced"
 FRAMINGS = "two framings are refused"
 REQUEST_ID = "`X-Request-ID` is kept, or made"
+HOST = "`Host` is the upstream's, or the client's where asked for"
 CONDITIONS = "routes may ask for hosts and headers"
 HEADERS = [
     Case(id="order", what="headers keep their order", send=get("/m/x", ("X-C", "1"), ("X-A", "2"), ("X-B", "3")), upstream=[order(("x-c", "1"), ("x-a", "2"), ("x-b", "3"))]),
@@ -103,7 +106,9 @@ HEADERS = [
          upstream=[lacks("x_team", "x-team", "x.crew", "x-crew"), has("x-keep", "3")],
          differs=[but.MERGED(upstream=[has("x-team", "1"), lacks("x_team", "x.crew", "x-crew")])]),
     Case(id="rules", what="header rules of a route", send=get("/rules", ("Cookie", "a=1"), ("X-Team", "old")), upstream=[has("x-team", "t"), lacks("cookie")]),
-    Case(id="host-preserved", what="`Host` is the upstream's, or the client's where asked for", send=get("/preserve"), upstream=[has("host", "h.example")]),
+    Case(id="via", what="`Via` is kept and continued", send=get("/m/x", ("Via", "1.1 theirs")), upstream=[begins("via", "1.1 theirs")]),
+    Case(id="host", what=HOST, send=get("/m/x"), upstream=[UPSTREAMS_HOST]),
+    Case(id="host-preserved", what=HOST, send=get("/preserve"), upstream=[has("host", "h.example")]),
     Case(id="host-case", what=CONDITIONS, send=get("/hosted", host="M.Example:80"), upstream=[line("GET /hosted")]),
     Case(id="header-condition", what=CONDITIONS, send=get("/beta", ("X-Beta", "1")), upstream=[line("GET /beta")]),
     *[Case(id=f"legacy-{name}", what="what no route names is the wrapped app's", send=asked, upstream=[NOTHING], client=[OK, LEGACY]) for name, asked in {

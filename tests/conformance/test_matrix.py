@@ -2,9 +2,12 @@
 
 from collections import Counter
 
+import pytest
+from tests.conformance.checks import body, status
 from tests.conformance.matrix import END, START, declared, read, render, title, write
+from tests.conformance.model import Case, Exchange, differ, surprises
 from tests.conformance.table import CASES
-from tests.servers import SERVERS
+from tests.servers import SERVERS, Reply
 
 
 def test_the_page_holds_the_declared_matrix():
@@ -41,3 +44,28 @@ def test_writing_touches_nothing_but_the_matrix(tmp_path):
     write("new", page)
     assert page.read_text() == f"before\n\n{START}\n\nnew\n\n{END}\n\nafter\n"
     assert read(page) == "new"
+
+
+@pytest.mark.parametrize(
+    ("server", "found", "told"),
+    [
+        ("waitress", b"right", []),
+        ("waitress", b"wrong", ["client: body b'right'"]),
+        ("cheroot", b"wrong", []),
+        (
+            "cheroot",
+            b"right",
+            ["client: body b'wrong'", "not 'mixed up' any more: it does what the row says"],
+        ),
+        ("cheroot", b"neither", ["client: body b'wrong'"]),
+    ],
+)
+def test_worse_and_better_than_declared_are_both_surprises(server, found, told):
+    difference = differ("cheroot", "mixed up", "it mixes them up", client=[body(b"wrong")])
+    case = Case(id="x", what="x", send=b"", client=[status(200), body(b"right")], differs=[difference])
+    assert surprises(case, server, Exchange(Reply(200, [], found, True))) == told
+
+
+def test_what_has_no_answer_holds_nothing():
+    case = Case(id="x", what="x", send=b"", client=[status(200)])
+    assert surprises(case, "cheroot", Exchange(None)) == ["client: status (200,)"]

@@ -155,3 +155,12 @@ def test_one_wrong_type_does_not_hide_the_rest():
         load(table)
     found = {p.id for p in caught.value.problems}
     assert found == {"type", "upstream-address", "path-pattern", "upstream-unknown", "upstream-unused"}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_settings_of_an_upstream_object_stay_with_its_route(first):
+    loose = Route("/a", to=Upstream(url="https://x.example", verify=False))
+    plain = Route("/b", to="https://x.example")
+    routes = [loose, plain] if first == 0 else [plain, loose]
+    found = {r.declared.pattern: r.action.upstreams[0].declared for r in load(routes).table.routes}
+    assert (found["/a"].verify, found["/b"].verify) == (False, True)

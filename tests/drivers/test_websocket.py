@@ -11,14 +11,11 @@ import ssl
 import threading
 import urllib.request
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import trustme
 import uvicorn
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
-
-from strangle_mw import Route, Tls, Upstream, strangle
 from websocket_app import legacy
 from websocket_support import (
     BINARY,
@@ -37,6 +34,10 @@ from websocket_support import (
     shake_hands,
 )
 from websocket_support import Upstream as RealUpstream
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from strangle_mw import Route, Tls, Upstream, strangle
 
 LIMIT = 2**24
 
@@ -72,7 +73,7 @@ def front(request, real, raw):
 @pytest.fixture(scope="module")
 def one(real, raw):
     """A server for what depends on no server."""
-    with serve("uvicorn-sansio", **{"STRANGLE_TEST_UPSTREAM": real.address, "STRANGLE_TEST_RAW": raw.address}) as port:  # fmt: skip
+    with serve("uvicorn-sansio", STRANGLE_TEST_UPSTREAM=real.address, STRANGLE_TEST_RAW=raw.address) as port:
         served = Front(port)
         served.name, served.can = "uvicorn-sansio", SERVERS["uvicorn-sansio"]
         yield served
@@ -184,7 +185,7 @@ def test_headers_seen_upstream(front, real):
     assert fields["x-forwarded-for"] == "127.0.0.1"
     assert (fields["x-forwarded-host"], fields["x-forwarded-proto"]) == ("h.example", "http")
     once = ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "host")
-    assert [n for n, _ in headers if n in once].sort() == sorted(once).sort()
+    assert sorted(n for n, _ in headers if n in once) == sorted(once)
     assert not {"proxy-authorization", "user-agent", "sec-websocket-extensions"} & set(fields)
 
 
@@ -250,7 +251,7 @@ def test_the_status_of_our_own_refusals(front, target, status):
 
 
 ANSWERS = {
-    **{"ignored": 200, "untilclose": 403, "empty": 426},
+    "ignored": 200, "untilclose": 403, "empty": 426,
     **dict.fromkeys(("nothing", "garbage", "wrongkey", "noupgrade", "unasked", "extension", "cutreply", "interim"), 502),
 }  # fmt: skip
 
@@ -407,7 +408,9 @@ def test_an_upstream_that_is_lost_is_a_bad_gateway_after_its_last_words(front):
 
 
 FAULTS = {
-    **{"end": (1014, None), "badutf8": (1014, 1007), "toobig": (1009, 1009)},
+    "end": (1014, None),
+    "badutf8": (1014, 1007),
+    "toobig": (1009, 1009),
     **dict.fromkeys(("reserved", "masked", "opcode", "orphan", "badclose"), (1014, 1002)),
 }
 
@@ -473,10 +476,15 @@ def test_a_message_of_the_client_that_is_too_big_ends_both_sides(real):
 
 def test_an_upstream_that_takes_nothing_is_given_up(raw, caplog):
     app = strangle(legacy, [Route("/raw/*", to=Upstream(url=raw.address, idle_timeout=0.2))])
-    with threaded(app) as port, client(port, "/raw/deaf") as websocket, pytest.raises(ConnectionClosed) as caught:  # fmt: skip
+
+    def pour(websocket):
         while True:
             websocket.send(b"x" * 2**20)
-    assert caught.value.rcvd.code == 1014
+
+    with threaded(app) as port, client(port, "/raw/deaf") as websocket:
+        with pytest.raises(ConnectionClosed) as caught:
+            pour(websocket)
+        assert caught.value.rcvd.code == 1014
     assert "takes no messages" in caplog.text
 
 
@@ -519,12 +527,17 @@ def relay(upstream, context, path=None):
                 sock.shutdown(socket.SHUT_RDWR)
 
     def carry(plain):
-        with plain, suppress(OSError), socket.create_connection(("127.0.0.1", upstream.port)) as far:
-            with context.wrap_socket(plain, server_side=True) if context else plain as near:
-                back = threading.Thread(target=copy, args=(far, near))
-                back.start()
-                copy(near, far)
-                back.join(DEADLINE)
+        address = ("127.0.0.1", upstream.port)
+        with (
+            plain,
+            suppress(OSError),
+            socket.create_connection(address) as far,
+            context.wrap_socket(plain, server_side=True) if context else plain as near,
+        ):
+            back = threading.Thread(target=copy, args=(far, near))
+            back.start()
+            copy(near, far)
+            back.join(DEADLINE)
 
     def accept():
         while True:
@@ -569,7 +582,7 @@ def scope(path):
 
 
 def descriptors():
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.parametrize("stage", ["open", "handshake", "slow handshake"])
@@ -585,7 +598,7 @@ def test_cancellation_leaves_nothing_behind(real, raw, stage):
         else:
             await asyncio.to_thread(raw.arrived, target)
         async with asyncio.timeout(DEADLINE):
-            while stage == "slow handshake" and not events.given._getters:  # until the client is watched
+            while stage == "slow handshake" and not events.given._getters:  # noqa: ASYNC110 - until it is watched
                 await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -594,7 +607,7 @@ def test_cancellation_leaves_nothing_behind(real, raw, stage):
             assert not events.given._getters
             (upstream,) = app.engine.snapshot.upstreams.values()
             assert app.engine.async_pools(upstream, asyncio.get_running_loop())[0].gate.taken == 0
-            while descriptors() > before:
+            while descriptors() > before:  # noqa: ASYNC110 - the kernel sends no event
                 await asyncio.sleep(0)
 
     asyncio.run(run())

@@ -50,7 +50,7 @@ SERVERS = {
     "hypercorn": Server("hypercorn --bind 127.0.0.1:{port} {app}", client_code=False, no_status=False),
     "daphne": Server("daphne -v 0 -b 127.0.0.1 -p {port} {app}", denial=False, accept_headers=False, client_reason=False, no_status=False, any_code=False, reason=False, empty=False, params=False, duplicates=False),
     "granian": Server("granian --interface asgi --host 127.0.0.1 --port {port} {app}", accept_headers=False, client_reason=False, no_status=False, repeated=False),
-    "gunicorn": Server("gunicorn -k asgi --no-control-socket -b 127.0.0.1:{port} {app}", denial=False, client_reason=False, no_status=False),
+    "gunicorn": Server("gunicorn -k asgi --no-control-socket -b 127.0.0.1:{port} {app}", denial=False, client_reason=False),
 }  # fmt: skip
 
 
@@ -90,9 +90,7 @@ def wait_for_entry(entries, target):
 
 
 class Upstream:
-    """A real WebSocket server in a thread; the last segment of the path says what it does.
-
-    """
+    """A real WebSocket server in a thread; the last segment of the path says what it does."""
 
     def __init__(self):
         self._ends = queue.Queue()
@@ -200,9 +198,7 @@ class Upstream:
 
 
 class RawUpstream:
-    """Sends exactly what the last segment of the path asks for (`SCRIPTS`), on raw sockets.
-
-    """
+    """Sends exactly what the last segment of the path asks for (`SCRIPTS`), on raw sockets."""
 
     def __init__(self):
         self._seen = queue.Queue()

@@ -18,7 +18,7 @@ from tests.transports.upstream import (
     wait,
 )
 
-from strangle_mw import Route
+from strangle_mw import Route, Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 NEXT = [forever(head(), send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext"))]
@@ -49,8 +49,14 @@ UNEXPECTED = {
 }
 
 
+def route(server):
+    """Idle connections live longer than any test: what closes one is not its age."""
+    return Route("/m/*", to=Upstream(url=address(server), keepalive=10 * PATIENCE))
+
+
 def next_one(side, server, gone, connections=2):
     """Whatever happened before: the next request is answered, on another connection."""
+    assert side.pool.idle == 0
     assert gone.wait(PATIENCE), "the connection was left open"
     seen = side.ask("/m/next")
     assert (seen.status, seen.body, seen.ended) == (200, b"next", True)
@@ -59,7 +65,7 @@ def next_one(side, server, gone, connections=2):
 
 def test_a_clean_exchange_is_the_only_one_whose_connection_is_used_again(strangled):
     with ScriptedUpstream([forever(head(), send(OK))]) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
         assert [side.ask().body for _ in range(3)] == [b"ok"] * 3
         assert server.connections == 1
 
@@ -69,7 +75,7 @@ def test_a_clean_exchange_is_the_only_one_whose_connection_is_used_again(strangl
 )
 def test_what_is_usual_costs_nothing(strangled, answer):
     with ScriptedUpstream([head(), send(answer), *NEXT]) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
         assert side.ask().ended
         assert side.ask("/m/next").body == b"next"
         assert server.connections == 1
@@ -79,7 +85,7 @@ def test_what_is_usual_costs_nothing(strangled, answer):
 def test_after_an_unexpected_answer(strangled, answer, method, status):
     gone = threading.Event()
     with ScriptedUpstream([head(), send(answer), until_gone(), tell(gone)], NEXT) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
         seen = side.ask(method=method)
         if status is None:
             assert seen.status == 502 or not seen.ended
@@ -96,10 +102,12 @@ def test_after_bytes_that_nobody_asked_for(strangled, late):
     with ScriptedUpstream(
         [head(), send(OK), wait(more), send(late), tell(gone), until_gone()], NEXT
     ) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
         assert side.ask().body == b"ok"
         more.set()
-        next_one(side, server, gone)
+        assert gone.wait(PATIENCE)
+        assert side.ask("/m/next").body == b"next"
+        assert server.connections == 2
 
 
 def test_after_an_early_answer(strangled):
@@ -107,7 +115,7 @@ def test_after_an_early_answer(strangled):
     answered, gone = threading.Event(), threading.Event()
     script = [head(), send(OK), tell(answered), until_gone(), tell(gone)]
     with ScriptedUpstream(script, NEXT) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
 
         def more():
             assert answered.wait(PATIENCE)
@@ -121,7 +129,7 @@ def test_after_an_early_answer(strangled):
 def test_after_a_client_that_left_in_its_body(strangled):
     gone = threading.Event()
     with ScriptedUpstream([until_gone(), tell(gone)], NEXT) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
         side.ask(body=[b"x" * 100_000, GONE], length=200_000)
         next_one(side, server, gone)
 
@@ -129,7 +137,7 @@ def test_after_a_client_that_left_in_its_body(strangled):
 def test_after_a_timeout(strangled):
     gone = threading.Event()
     with ScriptedUpstream([head(), until_gone(), tell(gone)], NEXT) as server:
-        side = strangled([Route("/m/slow", to=address(server), timeout=0.05), Route("/m/*", to=address(server))])
+        side = strangled([Route("/m/slow", to=address(server), timeout=0.05), route(server)])
         assert side.ask("/m/slow").status == 504
         next_one(side, server, gone)
 
@@ -137,7 +145,7 @@ def test_after_a_timeout(strangled):
 def test_after_a_reset(strangled):
     gone = threading.Event()
     with ScriptedUpstream([head(), reset(), tell(gone)], NEXT) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
         assert side.ask().status == 502
         next_one(side, server, gone)
 
@@ -151,7 +159,7 @@ def test_after_a_cancelled_request(strangled, answer):
     asked, gone = threading.Event(), threading.Event()
     script = [head(), *([send(answer)] if answer else []), tell(asked), until_gone(), tell(gone)]
     with ScriptedUpstream(script, NEXT) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
         waiting = side.start()
         assert asked.wait(PATIENCE)
         assert waiting.cancel()
@@ -162,7 +170,7 @@ def test_after_a_cancelled_request(strangled, answer):
 def test_after_a_client_that_left_while_it_was_answered(strangled, leaves):
     gone = threading.Event()
     with ScriptedUpstream([head(), send(SOME), until_gone(), tell(gone)], NEXT) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
         seen = side.ask(leaves=leaves)
         assert (seen.status, seen.ended) == (200, False)
         next_one(side, server, gone)
@@ -171,7 +179,7 @@ def test_after_a_client_that_left_while_it_was_answered(strangled, leaves):
 def test_a_pool_that_is_closed_keeps_nothing(strangled):
     gone = threading.Event()
     with ScriptedUpstream([head(), send(OK), until_gone(), tell(gone)]) as server:
-        side = strangled([Route("/m/*", to=address(server))])
+        side = strangled([route(server)])
         assert side.ask().body == b"ok"
         assert side.pool.idle == 1
         side.close()

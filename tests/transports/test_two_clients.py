@@ -179,6 +179,8 @@ def test_in_one_segment(clients: Clients, case: Case) -> None:
     with ScriptedUpstream(tolerant(head(), send(case.answer + case.surplus)), SERVE) as server:
         client = clients(server.endpoint)
         judge_first(ask(client, case.method), case)
+        if case.surplus or not case.good:
+            assert client.pool.idle == 0
         the_second_gets_its_own(client)
         client.close()
 
@@ -197,6 +199,8 @@ def test_byte_by_byte(clients: Clients, case: Case) -> None:
     with ScriptedUpstream(tolerant(head(), drop_by_drop), SERVE) as server:
         client = clients(server.endpoint)
         judge_first(ask(client, case.method), case)
+        if case.surplus or not case.good:
+            assert client.pool.idle == 0
         the_second_gets_its_own(client)
         client.close()
 

@@ -29,6 +29,7 @@ _TITLES: Mapping[int, str] = {
     408: "Request Timeout",
     411: "Length Required",
     413: "Content Too Large",
+    501: "Not Implemented",
     502: "Bad Gateway",
     503: "Service Unavailable",
     504: "Gateway Timeout",

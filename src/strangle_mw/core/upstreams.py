@@ -121,6 +121,8 @@ class UpstreamRegistry:
 
     def shares(self, to: object) -> list[tuple[CompiledUpstream, int]]:
         """Resolve a `to`: each upstream with the upper bound of its share, in basis points."""
+        if isinstance(to, Upstream):
+            return [(self._anonymous(to, "to"), 10_000)]
         splits = [Split(upstream=to)] if isinstance(to, str) else self._splits(to)
         total = sum(s.weight for s in splits)
         if splits and (total <= 0 or any(s.weight < 0 for s in splits)):
@@ -138,8 +140,6 @@ class UpstreamRegistry:
     def _splits(self, to: object) -> list[Split]:
         if isinstance(to, list | tuple) and to and all(isinstance(s, Split) for s in to):
             return list(to)
-        if isinstance(to, Upstream):
-            return [Split(upstream=self._anonymous(to))]
         if callable(to):
             self._note(
                 "to", "apps in this process act in a later version; give an http(s) address", "not-yet"
@@ -148,26 +148,26 @@ class UpstreamRegistry:
             self._note("to", "must be an upstream's name, an address or a list of {upstream, weight}", "type")
         return []
 
-    def _anonymous(self, upstream: Upstream) -> str:
-        """Name an upstream given as an object: by its address, and a number if that has other settings."""
+    def _anonymous(self, upstream: Upstream, field: str) -> CompiledUpstream:
+        """Name an upstream without a name: by its address, and a number if that has other settings."""
         address = upstream.url or ", ".join(upstream.urls) or "upstream"
         name, number = address, 1
         while name in self.compiled and self.compiled[name].declared != upstream:
             number += 1
             name = f"{address} ({number})"
+        self.used.add(name)
         if name not in self.compiled:
-            self.compiled[name] = self._compile(name, upstream, "to")
-            self.check(upstream, "to")
-        return name
+            self.compiled[name] = self._compile(name, upstream, field)
+            self.check(upstream, field)
+        return self.compiled[name]
 
     def _resolve(self, field: str, name: str) -> CompiledUpstream | None:
-        self.used.add(name)
-        if name in self.compiled:
-            return self.compiled[name]
         if name in self._declared:
-            return None  # its own problem is already told
+            self.used.add(name)
+            return self.compiled.get(name)  # if it is not there, its own problem is already told
         if is_target(name):
-            return self.compiled.setdefault(name, self._compile(name, Upstream(url=name), field))
+            # A plain address has the default settings, whatever an object with that address says elsewhere.
+            return self._anonymous(Upstream(url=name), field)
         near = difflib.get_close_matches(name, self._declared, 1)
         hint = (
             f"; did you mean {near[0]!r}?" if near else "; define [upstreams.NAME] or give an http(s) address"
@@ -179,13 +179,9 @@ class UpstreamRegistry:
         endpoints: list[Endpoint] = []
         several = len(upstream.urls) > 1
         for at, url in enumerate([upstream.url, *upstream.urls] if upstream.url else upstream.urls):
-            where = (
-                f"{field}[{at}]"
-                if several and field == "urls"
-                else f"{field}.urls[{at}]"
-                if several
-                else field
-            )
+            where = field
+            if several:
+                where = f"{field}[{at}]" if field == "urls" else f"{field}.urls[{at}]"
             if url.startswith(("lambda:", "arn:", "asgi:", "wsgi:")):
                 kind = "Lambda functions" if url.startswith(("lambda:", "arn:")) else "apps in this process"
                 self._note(where, f"{kind} act in a later version; give an http(s) address", "not-yet")

@@ -1,4 +1,4 @@
-"""Exchanges with one endpoint over asyncio: connecting, and which connection is used again.
+"""Exchanges with one endpoint over asyncio, and which connection is used again.
 
 What one connection does is in `asyncio_connection`, what bytes mean in `h1`; whether to send once more is
 decided by the caller. One exchange costs one future: no task, no timer and no lock, unless the body of the
@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from strangle_mw.transports.addresses import AsyncAddresses, share
 from strangle_mw.transports.asyncio_connection import Connection
-from strangle_mw.transports.base import RECEIVE, connect_failed, pool_closed, tls_context
+from strangle_mw.transports.asyncio_dial import AsyncDialer
+from strangle_mw.transports.base import RECEIVE, pool_closed
 from strangle_mw.transports.bulkhead import AsyncBulkhead
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import AsyncIterator
 
     from strangle_mw.core.model import Endpoint, Upstream
@@ -32,15 +31,12 @@ class AsyncPool:
 
     def __init__(self, endpoint: Endpoint, upstream: Upstream, gate: AsyncBulkhead | None = None) -> None:
         self.gate = gate or AsyncBulkhead(upstream)
-        self._endpoint = endpoint
-        self._upstream = upstream
-        self._addresses = AsyncAddresses(endpoint.host, endpoint.port)
+        self.dialer = AsyncDialer(endpoint, upstream)
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._in_flight = 0
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
-        self._context: ssl.SSLContext | None = None
         self.keepalive = upstream.keepalive
         self.idle_timeout = upstream.idle_timeout
         self.buffer = memoryview(bytearray(RECEIVE))
@@ -56,8 +52,16 @@ class AsyncPool:
 
     @property
     def in_flight(self) -> int:
-        """Exchanges between `send` and `close` of their answer."""
+        """Exchanges between `send` and `close` of their answer, and what else occupies the endpoint."""
         return self._in_flight
+
+    def occupy(self) -> None:
+        """Count something that is not sent here, a WebSocket, among what the endpoint has in flight."""
+        self._in_flight += 1
+
+    def vacate(self) -> None:
+        """Undo `occupy`."""
+        self._in_flight -= 1
 
     async def send(
         self,
@@ -149,46 +153,12 @@ class AsyncPool:
         return None
 
     async def _connect(self) -> Connection:
-        try:
-            connection = await self._dial(self._upstream.connect_timeout)
-        except (OSError, ValueError) as exc:  # ValueError: a name that IDNA cannot encode
-            raise connect_failed(exc) from exc
+        loop = asyncio.get_running_loop()
+        connection = await self.dialer.dial(lambda: Connection(self, loop))
         if self._closed:
             connection.drop()
             raise pool_closed()
         return connection
-
-    async def _dial(self, seconds: float) -> Connection:
-        """Try one address after the other; asyncio's own race of them loses sockets when it is cancelled."""
-        loop = asyncio.get_running_loop()
-        connection = Connection(self, loop)
-        if self._endpoint.scheme == "unix":
-            async with asyncio.timeout(seconds):
-                await loop.create_unix_connection(lambda: connection, self._endpoint.socket)
-            return connection
-        deadline = loop.time() + seconds
-        async with asyncio.timeout_at(deadline):
-            addresses = await self._addresses.find()
-        problem: OSError = OSError("the name has no address")
-        for at, (_, address) in enumerate(addresses):
-            try:
-                async with asyncio.timeout(share(deadline - loop.time(), len(addresses) - at)):
-                    await self._connect_to(connection, str(address[0]))
-            except OSError as exc:
-                problem = exc
-                connection = Connection(self, loop)
-            else:
-                return connection
-        raise problem
-
-    async def _connect_to(self, connection: Connection, address: str) -> None:
-        loop, port = connection.loop, self._endpoint.port
-        if self._endpoint.scheme == "http":
-            await loop.create_connection(lambda: connection, address, port)
-        else:
-            context = self._context = self._context or tls_context(self._upstream)
-            name = self._endpoint.host
-            await loop.create_connection(lambda: connection, address, port, ssl=context, server_hostname=name)
 
 
 class AsyncAnswer:

@@ -69,6 +69,6 @@ def lost(exc: Exception | None) -> str:
 
 
 def _why(exc: Exception) -> str:
-    # Short and without addresses: `strerror` of an OSError names no host, `str` may.
+    # For the log alone, where an address (asyncio puts it there) helps; answers never show it (promise P23).
     text = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
     return f"{type(exc).__name__}: {text}"[:200]

@@ -66,11 +66,10 @@ class AsyncBulkhead:
             if not await waiter:
                 raise _full(self.limit)
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                if waiter.result():
-                    self.leave()  # it was handed over in the moment of the cancellation
-            else:
+            if waiter in self._waiting:  # if not, `leave` has passed it over already
                 self._waiting.remove(waiter)
+            elif not waiter.cancelled() and waiter.result():
+                self.leave()  # it was handed over in the moment of the cancellation
             raise
         finally:
             timer.cancel()

@@ -146,7 +146,7 @@ class ResponseParser:
             if self.head_done:
                 self._feed_body(data)
             elif self._seen or self._bare or len(data) > MAX_HEAD or data[:9] != _USUAL_START:
-                self._feed_head(data)
+                self._feed_head(bytes(data))
             else:
                 # The usual case, flattened: a whole head, often the whole answer, in one segment.
                 self._seen = len(data)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakKeyDictionary
 
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
@@ -19,12 +18,10 @@ from websockets.protocol import OPEN
 from websockets.uri import WebSocketURI
 
 from strangle_mw.errors import ForwardError
-from strangle_mw.transports.addresses import AsyncAddresses, share
-from strangle_mw.transports.base import connect_failed, lost, tls_context
+from strangle_mw.transports.base import lost
 from strangle_mw.transports.h1 import serialize_head
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Sequence
 
     from websockets.http11 import Request, Response
@@ -32,6 +29,7 @@ if TYPE_CHECKING:
 
     from strangle_mw.core.messages import Header
     from strangle_mw.core.model import Endpoint, Upstream
+    from strangle_mw.transports.asyncio_dial import AsyncDialer
 
 MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes of one message, both ways (design section 5)."""
@@ -69,90 +67,32 @@ class Ending(NamedTuple):
     fault: str = ""
 
 
-_dialers: WeakKeyDictionary[object, WebSocketDialer] = WeakKeyDictionary()
+async def connect(
+    dialer: AsyncDialer,
+    endpoint: Endpoint,
+    upstream: Upstream,
+    request: WebSocketRequest,
+    timeout: float,  # noqa: ASYNC109 - of the handshake's answer alone; connecting has its own
+) -> UpstreamWebSocket:
+    """Connect to an endpoint and shake hands; `timeout` is in seconds until the answer.
+
+    The answer is returned whatever its status is. Raises `ForwardError`, with stage "connect" while nothing
+    has been sent.
+    """
+    # The dialer's context asks for HTTP/1.1 in ALPN: over HTTP/2 a WebSocket starts otherwise (RFC 8441).
+    connection = await dialer.dial(lambda: _connection(endpoint.base, request))
+    return await _shake_hands(connection, upstream.idle_timeout, timeout)
 
 
-def dialer(pool: object, endpoint: Endpoint, upstream: Upstream) -> WebSocketDialer:
-    """Return what opens WebSockets to the endpoint of a pool; it lives as long as the pool does."""
-    found = _dialers.get(pool)
-    if found is None:
-        found = _dialers[pool] = WebSocketDialer(endpoint, upstream)
-    return found
-
-
-class WebSocketDialer:
-    """Opens WebSockets to one endpoint, from one event loop; making it does no I/O."""
-
-    def __init__(self, endpoint: Endpoint, upstream: Upstream) -> None:
-        self._endpoint = endpoint
-        self._upstream = upstream
-        self._addresses = AsyncAddresses(endpoint.host, endpoint.port)
-        self._context: ssl.SSLContext | None = None
-
-    async def connect(
-        self,
-        request: WebSocketRequest,
-        timeout: float,  # noqa: ASYNC109 - of the handshake's answer alone; connecting has its own
-    ) -> UpstreamWebSocket:
-        """Connect and shake hands; `timeout` is in seconds until the answer.
-
-        The answer is returned whatever its status is. Raises `ForwardError`, with stage "connect" while
-        nothing has been sent.
-        """
-        try:
-            connection = await self._dial(request)
-        except (OSError, ValueError) as exc:  # ValueError: a name that IDNA cannot encode
-            raise connect_failed(exc) from exc
-        return await _shake_hands(connection, self._upstream.idle_timeout, timeout)
-
-    async def _dial(self, request: WebSocketRequest) -> _Connection:
-        """Try one address after the other, as the pools do."""
-        loop = asyncio.get_running_loop()
-        connection = self._connection(request)
-        deadline = loop.time() + self._upstream.connect_timeout
-        if self._endpoint.scheme == "unix":
-            async with asyncio.timeout_at(deadline):
-                await loop.create_unix_connection(lambda: connection, self._endpoint.socket)
-            return connection
-        async with asyncio.timeout_at(deadline):
-            addresses = await self._addresses.find()
-        problem: OSError = OSError("the name has no address")
-        for at, (_, address) in enumerate(addresses):
-            try:
-                async with asyncio.timeout(share(deadline - loop.time(), len(addresses) - at)):
-                    await self._open(connection, str(address[0]))
-            except OSError as exc:
-                problem = exc
-                connection = self._connection(request)
-            else:
-                return connection
-        raise problem
-
-    async def _open(self, connection: _Connection, address: str) -> None:
-        loop, port = connection.loop, self._endpoint.port
-        if self._endpoint.scheme == "http":
-            await loop.create_connection(lambda: connection, address, port)
-            return
-        # The context asks for HTTP/1.1 in ALPN: over HTTP/2 a WebSocket starts otherwise (RFC 8441).
-        context = self._context = self._context or tls_context(self._upstream)
-        await loop.create_connection(
-            lambda: connection,
-            address,
-            port,
-            ssl=context,
-            server_hostname=self._endpoint.host,
-            ssl_shutdown_timeout=CLOSE_TIMEOUT,
-        )
-
-    def _connection(self, request: WebSocketRequest) -> _Connection:
-        return _Connection(
-            _Protocol(self._endpoint.base, request),
-            ping_interval=PING_INTERVAL,
-            ping_timeout=PING_TIMEOUT,
-            close_timeout=CLOSE_TIMEOUT,
-            # Frames that wait for the client; a frame may be a whole message of `MAX_MESSAGE`.
-            max_queue=1,
-        )
+def _connection(base: bytes, request: WebSocketRequest) -> _Connection:
+    return _Connection(
+        _Protocol(base, request),
+        ping_interval=PING_INTERVAL,
+        ping_timeout=PING_TIMEOUT,
+        close_timeout=CLOSE_TIMEOUT,
+        # Frames that wait for the client; a frame may be a whole message of `MAX_MESSAGE`.
+        max_queue=1,
+    )
 
 
 class _Protocol(ClientProtocol):
