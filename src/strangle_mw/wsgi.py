@@ -170,7 +170,7 @@ def _relay(
         plan = forward.action.response_headers
         headers = answer_headers(answer.headers, answer.status, plan, forward, endpoint)
         body, complete = answer.take(), answer.complete
-        if not (body or complete):
+        if not (body or complete or (b"content-type", b"text/event-stream") in _kinds(headers)):
             # Servers send the head with the first bytes (PEP 3333): a cut before them can still be told.
             body, complete = answer.read(), answer.complete
         if complete:
@@ -182,12 +182,17 @@ def _relay(
     return first if complete else _Stream(answer, first, forward.route.name)
 
 
+def _kinds(headers: Iterable[Header]) -> Iterator[Header]:
+    return ((n, v.partition(b";")[0].strip().lower()) for n, v in headers if n == b"content-type")
+
+
 class _Stream:
     """The rest of an answer, chunk by chunk; a cut one ends in an exception, never cleanly (P6)."""
 
     def __init__(self, answer: BlockingAnswer, first: list[bytes], route: str) -> None:
         self._answer = answer
-        self._first = first
+        # gunicorn sends the head with the first bytes, even if there are none: an event stream opens at once.
+        self._first = first or [b""]
         self._route = route
         self._ended = False
 
