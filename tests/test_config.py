@@ -1,5 +1,6 @@
 """Sources of a table, and everything that can be wrong with their shape: all at once, with place and remedy."""
 
+import importlib.util
 import json
 
 import pytest
@@ -193,7 +194,8 @@ SHAPES = {
     "an address twice": ({"upstreams": {"x": {"urls": ["http://x", "http://x"]}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.urls[1]", "upstream-address-twice")]),
     "breaker": ({"upstreams": {"x": {"url": "http://x", "breaker": {"failures": 1}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.breaker", "not-yet")]),
     "health": ({"upstreams": {"x": {"url": "http://x", "health": {"path": "/"}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.health", "not-yet")]),
-    "http 2": ({"upstreams": {"x": {"url": "http://x", "http": "2"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.http", "not-yet")]),
+    "http 3": ({"upstreams": {"x": {"url": "http://x", "http": "3"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.http", "choice")]),
+    "transport in a table": ({"upstreams": {"x": {"url": "http://x", "transport": "y"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.transport", "unknown-key")]),
     "lambda": ({"upstreams": {"x": {"lambda": "f"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.lambda", "not-yet")]),
     "tls file": ({"upstreams": {"x": {"url": "https://x", "tls": {"ca": "/none"}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.tls.ca", "tls-file")]),
     "max_body": ({"strangle": {"max_body": -1}}, [("strangle.max_body", "max-body-range")]),
@@ -336,3 +338,17 @@ def test_a_base_path_is_sent_quoted():
         load([Route("/a", to="http://h/caf\u00e9")]).upstreams["http://h/caf\u00e9"].endpoints[0].base
         == b"/caf%C3%A9"
     )
+
+
+@pytest.mark.parametrize("absent", ["", "httpx2", "h2"])
+def test_http_2_needs_its_extra(monkeypatch, absent):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("strangle_mw.config.find_spec", lambda name: None if name == absent else found(name))
+    source = {"upstreams": {"x": {"url": "http://x", "http": "2"}}, "routes": [{**A, "to": "x"}]}
+    if not absent:
+        assert load(source).upstreams["x"].declared.http == "2"
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(source)
+    assert [(p.where, p.id) for p in caught.value.problems] == [("upstreams.x.http", "http2-extra")]
+    assert "pip install 'strangle-mw[http2]'" in caught.value.problems[0].what

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from promises.drive import SIDES
 
 DESCRIPTORS = Path("/proc/self/fd")

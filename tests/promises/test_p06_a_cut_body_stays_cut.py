@@ -7,9 +7,9 @@ asked directly, so that the place of the cut is exact.
 import threading
 
 import pytest
-from promises.drive import GONE, PATIENCE, address
 from tests.transports.upstream import ScriptedUpstream, body, close, head, reset, send, tell, until_gone, wait
 
+from promises.drive import GONE, PATIENCE, address
 from strangle_mw import ForwardError, Route
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -147,7 +147,8 @@ def test_a_known_length_is_kept_so_that_even_a_clean_end_shows_the_cut(strangled
 
 
 @pytest.mark.parametrize(
-    "start", [b"", b"HTTP/1.1 200 OK\r\nContent-Le", START + b"Content-Length: 2\r\n", b"HTTP/1.1 103 E\r\n\r\n"]
+    "start",
+    [b"", b"HTTP/1.1 200 OK\r\nContent-Le", START + b"Content-Length: 2\r\n", b"HTTP/1.1 103 E\r\n\r\n"],
 )
 def test_a_cut_head_is_a_bad_gateway(strangled, start):
     with ScriptedUpstream([head(), send(start), close()]) as server:

@@ -6,7 +6,6 @@ That no byte of one client's answer reaches another client is in tests/transport
 import threading
 
 import pytest
-from promises.drive import GONE, PATIENCE, address
 from tests.transports.upstream import (
     ScriptedUpstream,
     forever,
@@ -18,6 +17,7 @@ from tests.transports.upstream import (
     wait,
 )
 
+from promises.drive import GONE, PATIENCE, address
 from strangle_mw import Route, Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

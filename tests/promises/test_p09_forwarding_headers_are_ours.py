@@ -4,9 +4,9 @@ Every spelling of every protected name is in tests/core/test_messages.py; here i
 """
 
 import pytest
-from promises.drive import address
 from tests.transports.upstream import ScriptedUpstream, forever, head, send
 
+from promises.drive import address
 from strangle_mw import HeaderRules, Route
 
 SERVE = [forever(head(), send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))]
@@ -48,7 +48,9 @@ def sent(strangled, headers, *, route=None, peer="192.0.2.1", **settings):
     return fields(server.heads[0])
 
 
-def told(found, prefixes=(b"x-forwarded-", b"forwarded", b"x-real", b"x-orig", b"x-rew", b"proxy", b"remote")):
+def told(
+    found, prefixes=(b"x-forwarded-", b"forwarded", b"x-real", b"x-orig", b"x-rew", b"proxy", b"remote")
+):
     return [f for f in found if f[0].startswith(prefixes)]
 
 
@@ -89,7 +91,9 @@ def test_nobody_is_trusted_by_default(strangled):
         assert address_told == peer.encode()
 
 
-@pytest.mark.parametrize(("trusted", "kept"), [("192.0.2.0/24", True), ("192.0.2.1", True), ("192.0.2.2", False)])
+@pytest.mark.parametrize(
+    ("trusted", "kept"), [("192.0.2.0/24", True), ("192.0.2.1", True), ("192.0.2.2", False)]
+)
 def test_only_a_trusted_peer_is_believed_and_appended_to(strangled, trusted, kept):
     found = dict(sent(strangled, CLAIMED[:1] + CLAIMED[2:4], trusted_proxies=[trusted]))
     assert found[b"x-forwarded-for"] == (b"6.6.6.6, 192.0.2.1" if kept else b"192.0.2.1")
@@ -99,4 +103,10 @@ def test_only_a_trusted_peer_is_believed_and_appended_to(strangled, trusted, kep
 
 def test_even_a_trusted_peer_cannot_say_what_is_no_forwarding_header(strangled):
     found = sent(strangled, CLAIMED, trusted_proxies=["192.0.2.1"])
-    assert not {n for n, _ in found} & {b"x-real-ip", b"x-original-url", b"x-rewrite-url", b"proxy", b"remote-user"}
+    assert not {n for n, _ in found} & {
+        b"x-real-ip",
+        b"x-original-url",
+        b"x-rewrite-url",
+        b"proxy",
+        b"remote-user",
+    }

@@ -1,9 +1,9 @@
 """P10: a name with `_` or `.` is dropped unless allowed; conditions compare exact names and whole values."""
 
 import pytest
-from promises.drive import address
 from tests.transports.upstream import ScriptedUpstream, forever, head, send
 
+from promises.drive import address
 from strangle_mw import ConfigError, Route, strangle
 
 SERVE = [forever(head(), send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))]

@@ -6,9 +6,9 @@ WebSocket is a feature of its own with its own tests; here are the ways round it
 import threading
 
 import pytest
-from promises.drive import PATIENCE, address
 from tests.transports.upstream import ScriptedUpstream, forever, head, send, tell, until_gone
 
+from promises.drive import PATIENCE, address
 from strangle_mw import Route
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -68,7 +68,9 @@ def test_an_upstream_that_switches_unasked_is_a_bad_gateway(strangled, answer, h
 @pytest.mark.parametrize("status", [b"200 OK", b"426 Upgrade Required"])
 def test_an_offer_of_another_protocol_does_not_cross_back(strangled, status):
     offer = b"Connection: upgrade\r\nUpgrade: h2c, websocket\r\n"
-    with ScriptedUpstream([forever(head(), send(b"HTTP/1.1 " + status + b"\r\n" + offer + OK[17:]))]) as server:
+    with ScriptedUpstream(
+        [forever(head(), send(b"HTTP/1.1 " + status + b"\r\n" + offer + OK[17:]))]
+    ) as server:
         side = strangled([Route("/m/*", to=address(server))])
         seen = side.ask()
         assert seen.status == int(status[:3])

@@ -8,7 +8,6 @@ the body was kept. The upstream counts.
 import threading
 
 import pytest
-from promises.drive import GONE, PATIENCE, address
 from tests.transports.upstream import (
     ScriptedUpstream,
     body,
@@ -22,6 +21,7 @@ from tests.transports.upstream import (
     until_gone,
 )
 
+from promises.drive import GONE, PATIENCE, address
 from strangle_mw import Route, Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

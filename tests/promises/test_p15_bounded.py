@@ -9,9 +9,19 @@ import threading
 from contextlib import ExitStack
 
 import pytest
-from promises.drive import PATIENCE, address
-from tests.transports.upstream import ScriptedUpstream, body, close, forever, head, send, tell, until_gone, wait
+from tests.transports.upstream import (
+    ScriptedUpstream,
+    body,
+    close,
+    forever,
+    head,
+    send,
+    tell,
+    until_gone,
+    wait,
+)
 
+from promises.drive import PATIENCE, address
 from strangle_mw import Route, Upstream
 from strangle_mw.engine import REPLAY_LIMIT
 from strangle_mw.transports.h1 import MAX_FIELDS, MAX_HEAD, MAX_INTERIM

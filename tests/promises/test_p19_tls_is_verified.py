@@ -1,15 +1,16 @@
 """P19: TLS is verified, 1.2 or later, for the name in the table; there is no way round it but one in code."""
 
-import datetime
+import datetime as dt
 import logging
+import socket
 import ssl
 import threading
 
 import pytest
 import trustme
-from promises.drive import PATIENCE, address
 from tests.transports.upstream import ScriptedUpstream, forever, head, send, tell, until_gone
 
+from promises.drive import PATIENCE, address
 from strangle_mw import ConfigError, Route, Tls, Upstream
 from strangle_mw.config import load
 
@@ -81,7 +82,7 @@ def test_an_address_must_be_in_the_certificate(strangled, authority):
 
 
 def test_an_expired_certificate_is_refused(strangled, authority):
-    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     context = authority.serves("localhost", not_after=yesterday)
     with ScriptedUpstream(SERVE, context=context) as server:
         refused(strangled, server, to(server, authority))
@@ -99,11 +100,11 @@ def test_old_tls_is_refused(strangled, authority, version, verify):
     old.minimum_version = version
     with ScriptedUpstream(SERVE, context=context) as server:
         # The server does speak it, or this test would say nothing.
-        import socket
-
-        with socket.create_connection(("127.0.0.1", server.endpoint.port), PATIENCE) as plain:
-            with old.wrap_socket(plain, server_hostname="localhost") as spoken:
-                assert spoken.version() == version.name.replace("_", ".")
+        with (
+            socket.create_connection(("127.0.0.1", server.endpoint.port), PATIENCE) as plain,
+            old.wrap_socket(plain, server_hostname="localhost") as spoken,
+        ):
+            assert spoken.version() == version.name.replace("_", ".")
         refused(strangled, server, to(server, authority, verify=verify))
 
 
@@ -140,7 +141,9 @@ def test_there_is_no_second_try_in_plain_text(strangled, authority):
         until_gone()(peer)
 
     with ScriptedUpstream([keep, tell(gone)]) as server:
-        upstream = Upstream(url=address(server).replace("http://127.0.0.1", "https://localhost"), tls=Tls(ca=authority.file))
+        upstream = Upstream(
+            url=address(server).replace("http://127.0.0.1", "https://localhost"), tls=Tls(ca=authority.file)
+        )
         refused(strangled, server, upstream)
         assert gone.wait(PATIENCE)
         assert server.connections == 1

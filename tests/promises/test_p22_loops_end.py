@@ -7,9 +7,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 import uvicorn
-from promises.drive import PATIENCE, address
 from tests.transports.upstream import ScriptedUpstream, forever, head, send
 
+from promises.drive import PATIENCE, address
 from servers import free_port, request, talk
 from strangle_mw import Route, strangle
 
@@ -95,7 +95,10 @@ def test_an_app_that_is_its_own_upstream(kind):
 @pytest.mark.parametrize("first", KINDS)
 def test_two_apps_that_are_each_others_upstream(first, second):
     there, back = free_port(), free_port()
-    with KINDS[first](there, [Route("/m/*", to=to(back))]), KINDS[second](back, [Route("/m/*", to=to(there))]):
+    with (
+        KINDS[first](there, [Route("/m/*", to=to(back))]),
+        KINDS[second](back, [Route("/m/*", to=to(there))]),
+    ):
         assert talk(there, request("GET", "/m/x")).status == 508
         assert talk(back, request("POST", "/m/x", [("Content-Length", "2")], b"ab")).status == 508
         assert talk(there, request("GET", "/x")).status == 299

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from tests.transports.clients import request_head, upstream
 from tests.transports.upstream import (
     PATIENCE,
     Peer,
@@ -33,7 +34,9 @@ from tests.transports.upstream import (
 )
 
 from strangle_mw import Route, Tls, Upstream, strangle
+from strangle_mw.errors import ForwardError
 from strangle_mw.transports import asyncio_connection
+from strangle_mw.transports.asyncio_pool import AsyncPool
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
@@ -83,7 +86,7 @@ class Cut:
                 self._cancel(task, future)
             try:
                 yield future
-            except BaseException as exc:  # noqa: BLE001 - is handed on
+            except BaseException as exc:  # is handed on
                 error = exc
 
     def _cancel(self, task: asyncio.Task[Any], future: asyncio.Future[Any] | None) -> None:
@@ -200,7 +203,9 @@ class Run:
         self.cut = cut
         self.client = Client([*scenario.pieces])
         context, self.ca = tls
-        self.server = ScriptedUpstream([forever(head(), self.serve)], context=context if scenario.tls else None)
+        self.server = ScriptedUpstream(
+            [forever(head(), self.serve)], context=context if scenario.tls else None
+        )
 
     def serve(self, peer: Peer) -> None:
         wire = peer.heads[-1]
@@ -214,7 +219,7 @@ class Run:
             step(peer)
 
     async def main(self) -> None:
-        upstream = Upstream(
+        declared = Upstream(
             url=self.url(),
             timeout=PATIENCE,
             connect_timeout=PATIENCE,
@@ -224,10 +229,9 @@ class Run:
             pool_timeout=PATIENCE,
             tls=Tls(ca=self.ca if self.scenario.tls else ""),
         )
-        self.app = strangle(legacy, [Route("/m/*", to=upstream)])
-        self.pool = self.app.engine.async_pools(
-            self.app.engine.snapshot.table.routes[0].action.upstreams[0], asyncio.get_running_loop()
-        )[0]
+        self.app: Any = strangle(legacy, [Route("/m/*", to=declared)])
+        (compiled,) = self.app.engine.snapshot.upstreams.values()
+        self.pool: Any = self.app.engine.async_pools(compiled, asyncio.get_running_loop())[0]
         async with asyncio.timeout(PATIENCE):
             if self.scenario.warm:
                 await self.ask("/m/warm")
@@ -256,7 +260,11 @@ class Run:
         self.client.watched.set()
         assert task.cancelled() == self.cut.made, "the cancellation was swallowed"
         if not self.cut.made:
-            assert (self.client.status, self.client.body, self.client.ended) == (200, self.scenario.body, True)
+            assert (self.client.status, self.client.body, self.client.ended) == (
+                200,
+                self.scenario.body,
+                True,
+            )
         elif self.client.ended:
             assert self.client.body == self.scenario.body, "a cut answer looked complete (P6)"
 
@@ -306,6 +314,27 @@ async def as_coroutine(waits: Awaitable[None]) -> None:
 
 async def legacy(_scope: Message, _receive: object, _send: object) -> None:
     raise AssertionError("legacy was asked")
+
+
+def test_closing_the_pool_ends_who_waits_for_a_place() -> None:
+    """Nothing is dialled for a pool that is closed; its own sockets are all that `aclose` waits for."""
+    wire = request_head(b"", "GET", chunked=False)
+    server = ScriptedUpstream([forever(head(), send(OK))])
+
+    async def main() -> None:
+        pool = AsyncPool(server.endpoint, upstream(max_in_flight=1, pool_timeout=PATIENCE))
+        first = await pool.send(wire, b"", method="GET", chunked=False, timeout=PATIENCE)
+        waits = asyncio.create_task(pool.send(wire, b"", method="GET", chunked=False, timeout=PATIENCE))
+        await asyncio.sleep(0)
+        await pool.aclose()
+        first.close()
+        with pytest.raises(ForwardError, match="closed"):
+            await waits
+        assert (pool.in_flight, pool.gate.taken) == (0, 0)
+
+    with server:
+        asyncio.run(main())
+        assert server.connections == 1
 
 
 def open_descriptors() -> int:

@@ -14,16 +14,28 @@ import _socket
 import contextlib
 import errno
 import socket
+import ssl
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.transports.clients import Clients, read_all
-from tests.transports.upstream import Peer, ScriptedUpstream, chunked_body, head, send
+import trustme
+from tests.transports.clients import Clients, read_all, request_head
+from tests.transports.upstream import (
+    Peer,
+    ScriptedUpstream,
+    chunked_body,
+    close,
+    head,
+    reset,
+    send,
+    until_gone,
+)
 
 from strangle_mw.core.exchange import SAFE_METHODS, exchange
+from strangle_mw.core.model import Tls
 from strangle_mw.errors import ForwardError
 from strangle_mw.transports.h1 import LAST_CHUNK, frame_body, frame_chunk
 
@@ -31,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
     from tests.transports.clients import Answer, Client
+    from tests.transports.upstream import Step
 
     from strangle_mw.core.exchange import Send
 
@@ -72,10 +85,6 @@ class Faults:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # what has failed once does not come to life again
         return OSError(ERRORS.get(self.kind, errno.ECONNRESET), f"{self.kind}, as planned")
-
-    def socket(self) -> None:
-        """Fail to make a socket: no descriptors left."""
-        raise OSError(errno.EMFILE, "no descriptors, as planned")
 
     def connect(self, real: Callable[..., Any], sock: socket.socket, address: object) -> None:
         if self.kind not in ERRORS:
@@ -145,10 +154,10 @@ def plant(patch: pytest.MonkeyPatch, faults: Faults, kind: str) -> None:
 
     def init(self: socket.socket, *args: Any, **more: Any) -> None:
         make(self, *args, **more)
-        if more.get("fileno") is None and len(args) < 4 and faults.due(self, "socket"):
-            if faults.kind in ERRORS:
-                _socket.socket.close(self)
-                faults.socket()
+        new = more.get("fileno") is None and len(args) < 4
+        if new and faults.due(self, "socket") and faults.kind in ERRORS:
+            _socket.socket.close(self)
+            raise OSError(errno.EMFILE, "no descriptors, as planned")
 
     patch.setattr(socket.socket, "__init__", init)
 
@@ -294,7 +303,7 @@ CASES = [
     for kind, faults in FAULTS.items()
     for fault in faults
     for at, name in enumerate(EXCHANGES)
-    if fault not in ("broken pipe", "timed out") or at % 3 == 0  # they take the same ways as a reset
+    if fault in ("reset", HALF, END) or at % 3 == 0  # the others take the same ways
 ]
 
 
@@ -314,3 +323,73 @@ def test_the_nth_operation_fails(kind: str, fault: str, name: str) -> None:
         assert done & one_of, f"{one_of} never failed"
     if "and close" in name and "close" in OPERATIONS[kind]:
         assert "close" in done
+
+
+# --- the wire is cut at every byte
+
+BODY = b"0123456789" * 3
+CUTS = {
+    "length": START + b"Content-Length: 30\r\n\r\n" + BODY,
+    "chunks": CHUNKED[0] + frame_chunk(BODY[:9]) + frame_chunk(BODY[9:]) + b"0\r\nX-Trailer: 1\r\n\r\n",
+    "interim": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + START + b"Content-Length: 30\r\n\r\n" + BODY,
+}
+ENDS = {"closed": close, "reset": reset}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Tls]:
+    file = str(tmp_path_factory.mktemp("ca") / "ca.pem")
+    root = trustme.CA()
+    root.cert_pem.write_to_path(file)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    root.issue_cert("localhost").configure_cert(context)
+    return context, Tls(ca=file)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("answer", CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize("kind", FAULTS)
+def test_the_answer_is_cut_at_every_byte(
+    kind: str, answer: bytes, end: str, authority: tuple[ssl.SSLContext, Tls], *, tls: bool
+) -> None:
+    places = range(0, len(answer), 7 if tls else 1)  # a handshake each
+    scripts = [[head(), send(answer[:n]), ENDS[end]()] for n in places]
+    whole = [head(), send(answer), until_gone()]
+    context, settings = authority if tls else (None, Tls())
+    with ScriptedUpstream(*scripts, whole, context=context) as server, Clients(kind) as clients:
+        client = clients(server.endpoint, tls=settings)
+        for n in places:
+            assert perform(client, Request("GET")) is None, f"complete after {n} bytes (P6)"
+            assert (client.pool.idle, client.pool.in_flight) == (0, 0)
+        assert perform(client, Request("GET")) == BODY
+        assert len(server.heads) == server.connections == len(places) + 1, "sent more than once (P14)"
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("body", [BODY, [BODY[:9], BODY[9:]]], ids=["whole", "streamed"])
+@pytest.mark.parametrize("kind", FAULTS)
+def test_the_upstream_leaves_at_every_byte_of_the_request(
+    kind: str, body: bytes | list[bytes], end: str
+) -> None:
+    wire = request_head(body, "POST", chunked=not isinstance(body, bytes))
+    wire += BODY if isinstance(body, bytes) else b"".join(map(frame_chunk, body)) + LAST_CHUNK
+    scripts = [[take(n), ENDS[end]()] for n in range(len(wire))]
+    whole = [take(len(wire)), send(CUTS["length"]), until_gone()]
+    with ScriptedUpstream(*scripts, whole) as server, Clients(kind) as clients:
+        client = clients(server.endpoint)
+        for _ in scripts:
+            assert perform(client, Request("POST", body)) is None
+            assert (client.pool.idle, client.pool.in_flight) == (0, 0)
+        assert perform(client, Request("POST", body)) == BODY
+        assert server.connections == len(scripts) + 1, "sent more than once (P14)"
+        assert server.bodies[-1] == wire
+
+
+def take(count: int) -> Step:
+    """Read so many bytes of a request."""
+
+    def step(peer: Peer) -> None:
+        peer.bodies.append(peer.read(count))
+
+    return step

@@ -7,6 +7,7 @@ from typing import Any, assert_type
 from strangle_mw import (
     Condition,
     HeaderRules,
+    HttpxUpstream,
     Redirect,
     RequestHead,
     Respond,
@@ -34,6 +35,7 @@ routes = [
     Route(regex="/e+", to="http://e", headers={"X": Condition(prefix="1")}, query={"q": "1"}, when=is_staff),
     Route("/f", redirect=Redirect(to="/g", status=301)),
     Route("/g", respond=Respond(status=410)),
+    Route("/i", to=HttpxUpstream(object(), url="http://i", timeout=3)),
     Route("/h", to="http://h", request_headers=HeaderRules(set={"A": "1"}, remove=["B"])),
 ]
 assert_type(strangle(app, routes), ASGIStrangler | WSGIStrangler)

@@ -316,8 +316,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._owner.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        data = self._owner.buffer[:nbytes]
-        self.data_received(data if self.parser.head_done else bytes(data))
+        self.data_received(self._owner.buffer[:nbytes])
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Take what has come; a view is read before this returns."""

@@ -89,6 +89,9 @@ class AsyncPool:
             gate.taken += 1
         else:
             await gate.enter()
+            if self._closed:
+                gate.leave()
+                raise pool_closed()
         self._in_flight += 1
         connection: Connection | None = None
         try:

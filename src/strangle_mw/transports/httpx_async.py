@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.errors import ForwardError
+from strangle_mw.transports.asyncio_dial import AsyncDialer
 from strangle_mw.transports.base import connect_failed, exchange_failed, pool_closed
 from strangle_mw.transports.bulkhead import AsyncBulkhead
 from strangle_mw.transports.httpx_common import (
@@ -43,6 +44,8 @@ class AsyncHttpxPool:
 
     def __init__(self, endpoint: Endpoint, upstream: Upstream, gate: AsyncBulkhead | None = None) -> None:
         self.gate = gate or AsyncBulkhead(upstream)
+        self.dialer = AsyncDialer(endpoint, upstream)
+        """For WebSockets, which start over HTTP/1.1; never used for an `HttpxUpstream`."""
         self.endpoint = endpoint
         self.upstream = upstream
         self._lines = Lines(endpoint, upstream, "AsyncHTTPTransport")
@@ -61,6 +64,14 @@ class AsyncHttpxPool:
     def in_flight(self) -> int:
         """Exchanges between `send` and the end of what `close` of their answer starts."""
         return self._in_flight
+
+    def occupy(self) -> None:
+        """Count something beside the exchanges: an open WebSocket."""
+        self._in_flight += 1
+
+    def vacate(self) -> None:
+        """Undo `occupy`."""
+        self._in_flight -= 1
 
     async def send(
         self,

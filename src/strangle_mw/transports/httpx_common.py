@@ -19,6 +19,7 @@ from strangle_mw.core.model import HttpxUpstream
 from strangle_mw.core.upstreams import httpx_package
 from strangle_mw.errors import ForwardError
 from strangle_mw.transports.base import exchange_failed, lost, tls_context
+from strangle_mw.transports.h1 import MAX_FIELDS, MAX_HEAD
 
 if TYPE_CHECKING:
     import ssl
@@ -48,10 +49,15 @@ class Line:
         self.stream: Any = None
 
     def rest(self, extensions: Any) -> None:
-        """Note the end of an exchange; `extensions` are those of its answer."""
+        """Note the end of an exchange; `extensions` are those of its answer.
+
+        After HTTP/1.1, which TLS may have negotiated, a connection is not used again: httpcore would take
+        bytes left over for the next answer (promise P7).
+        """
         if self.own:
             self.rested = monotonic()
-            self.stream = extensions.get("network_stream")
+            multiplexed = extensions.get("http_version") == b"HTTP/2"
+            self.stream = extensions.get("network_stream") if multiplexed else None
 
     def good(self, keepalive: float) -> bool:
         """Whether an idle connection is young enough, and nothing has come meanwhile: bytes, or an end."""
@@ -163,14 +169,17 @@ class Progress:
 def _reason(exc: Exception, package: Any) -> str:
     """Word a failure for the log; the text may hold addresses and bytes of the answer (promise P18)."""
     cause: BaseException | None = exc
+    malformed = False
     while cause is not None:
+        malformed |= type(cause).__module__.startswith(("h11.", "h2."))
         if isinstance(cause, OSError) and cause.strerror:
             return lost(cause)
         cause = cause.__cause__ or cause.__context__
-    text = ""
-    if isinstance(exc, package.ProtocolError):
-        text = str(exc).partition(":")[0]
-    return f"{type(exc).__name__}: {text}"[:200] if text and text.isprintable() else type(exc).__name__
+    if not isinstance(exc, package.RemoteProtocolError):
+        return type(exc).__name__
+    text = str(exc).partition(":")[0]
+    kind = "malformed answer" if malformed else type(exc).__name__
+    return f"{kind}: {text if text.isprintable() else 'bad bytes'}"[:200]
 
 
 class Head:
@@ -192,6 +201,8 @@ class Head:
             raise _malformed(f"status {self.status}")
         lengths = [v for n, v in self.headers if n.lower() == b"content-length"]
         codings = [v.lower() for n, v in self.headers if n.lower() == b"transfer-encoding"]
+        if len(self.headers) > MAX_FIELDS or sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD:
+            raise _malformed("head too long")
         if len(lengths) > 1 or (lengths and codings):
             raise _malformed("more than one framing")
         if codings not in ([], [b"chunked"]):
