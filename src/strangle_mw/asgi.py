@@ -21,7 +21,7 @@ from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
     from strangle_mw.core.decision import Decision
-    from strangle_mw.transports.asyncio_pool import AsyncAnswer
+    from strangle_mw.transports.make import AsyncAnswer
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -148,9 +148,7 @@ class ASGIStrangler:
                 except ForwardError as exc:
                     effect = conversation.throw(exc)
                 else:
-                    effect = conversation.send(answer)
-        except StopIteration as stop:
-            return stop.value, effect.endpoint
+                    return answer, effect.endpoint
         finally:
             conversation.close()
 

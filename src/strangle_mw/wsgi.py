@@ -22,7 +22,7 @@ from strangle_mw.errors import ForwardError
 if TYPE_CHECKING:
     from strangle_mw.core.decision import Reject
     from strangle_mw.core.messages import Header
-    from strangle_mw.transports.thread_pool import BlockingAnswer
+    from strangle_mw.transports.make import BlockingAnswer
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -137,9 +137,7 @@ class WSGIStrangler:
                 except ForwardError as exc:
                     effect = conversation.throw(exc)
                 else:
-                    effect = conversation.send(answer)
-        except StopIteration as stop:
-            return stop.value, effect.endpoint
+                    return answer, effect.endpoint
         finally:
             conversation.close()
 

@@ -40,7 +40,7 @@ class H2Upstream:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.left = threading.Event()
+        self.arrived, self.left = threading.Event(), threading.Event()
         self.heads: list[dict[str, Any]] = []
         self.clients: set[Any] = set()
 
@@ -69,6 +69,7 @@ class H2Upstream:
             "headers": [[n.decode("latin-1"), v.decode("latin-1")] for n, v in scope["headers"]],
         }
         self.heads.append(told)
+        self.arrived.set()
         special = getattr(self, "_" + scope["path"].rpartition("/")[2], None)
         if special is not None:
             await special(receive, send)

@@ -61,6 +61,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Http2Clients]:
 def served(server: tuple[H2Upstream, Endpoint, Tls], made: Http2Clients) -> tuple[H2Upstream, OwnClient]:
     running, endpoint, tls = server
     running.left.clear()
+    running.arrived.clear()
     running.heads.clear()
     running.clients.clear()
     return running, made(endpoint, tls=tls)
@@ -165,7 +166,7 @@ def h2_answer(end: str) -> Step:
             peer.rest = b""
             stream = asked[0].stream_id if asked else 0
         speaks.send_headers(stream, [(":status", "200"), ("content-length", "9")])
-        speaks.send_data(stream, b"abc", end_stream=end == "too short")
+        speaks.send_data(stream, b"abc", end_stream=end == "ended")
         if end == "reset":
             speaks.reset_stream(stream)
         elif end == "goaway":
@@ -175,7 +176,7 @@ def h2_answer(end: str) -> Step:
     return step
 
 
-@pytest.mark.parametrize("end", ["too short", "reset", "goaway", "closed"])
+@pytest.mark.parametrize("end", ["reset", "goaway", "closed"])
 def test_a_cut_body_never_ends_cleanly(made: Http2Clients, end: str) -> None:
     with ScriptedUpstream([h2_answer(end)]) as server:
         client = made(server.endpoint)
@@ -186,6 +187,13 @@ def test_a_cut_body_never_ends_cleanly(made: Http2Clients, end: str) -> None:
             assert (caught.value.stage, caught.value.status) == ("body", 502)
         answer.close()
         assert (answer.complete, client.pool.idle) == (False, 0)
+
+
+def test_a_body_that_ends_before_its_length_is_refused(made: Http2Clients) -> None:
+    """h2 reads all that has come: the head of such an answer is never handed over."""
+    with ScriptedUpstream([h2_answer("ended")]) as server:
+        error = fails(made(server.endpoint))
+        assert (error.stage, error.status, error.request_sent) == ("head", 502, True)
 
 
 def test_an_answer_closed_early_ends_the_upstream(served: tuple[H2Upstream, OwnClient]) -> None:
@@ -201,6 +209,7 @@ def test_a_body_that_breaks_off_ends_the_upstream(served: tuple[H2Upstream, OwnC
 
     def broken() -> Iterator[bytes]:
         yield b"abc"
+        assert served[0].arrived.wait(PATIENCE)
         raise cut
 
     assert fails(served[1], broken(), method="POST") is cut

@@ -72,7 +72,7 @@ class Connection(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
     _bulky: bool
     _timeout: float
-    _peek: Callable[[], bool]
+    _peek: Callable[[float], object]
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -180,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
 
         What still waits in the kernel would be taken for the answer to the next request (promise P7).
         """
-        return self._up and not self._peek()
+        return self._up and not self._peek(0)
 
     def drop(self) -> None:
         """Abort: nothing on this connection can be trusted any more."""

@@ -88,10 +88,7 @@ class AsyncPool:
         if gate.taken < gate.limit:
             gate.taken += 1
         else:
-            await gate.enter()
-            if self._closed:
-                gate.leave()
-                raise pool_closed()
+            await self._enter()
         self._in_flight += 1
         connection: Connection | None = None
         try:
@@ -145,6 +142,12 @@ class AsyncPool:
             self._idle.append(connection)
         else:
             connection.drop()
+
+    async def _enter(self) -> None:
+        await self.gate.enter()
+        if self._closed:
+            self.gate.leave()
+            raise pool_closed()
 
     def _reuse(self) -> Connection | None:
         """Take the connection used last that is still good: the others grow old and leave."""

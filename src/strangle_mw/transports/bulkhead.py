@@ -63,16 +63,17 @@ class AsyncBulkhead:
         self._waiting.append(waiter)
         timer = loop.call_later(self._patience, self._give_up, waiter)
         try:
-            if not await waiter:
-                raise _full(self.limit)
-        except asyncio.CancelledError:
+            granted = await waiter
+        except BaseException:  # cancelled, or closed by whoever drives this by hand
             if waiter in self._waiting:  # if not, `leave` has passed it over already
                 self._waiting.remove(waiter)
-            elif not waiter.cancelled() and waiter.result():
+            elif waiter.done() and not waiter.cancelled() and waiter.result():
                 self.leave()  # it was handed over in the moment of the cancellation
             raise
         finally:
             timer.cancel()
+        if not granted:
+            raise _full(self.limit)
 
     def _give_up(self, waiter: asyncio.Future[bool]) -> None:
         if not waiter.done():

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from strangle_mw.core.model import Upstream
     from strangle_mw.transports import asyncio_pool, httpx_async, httpx_blocking, thread_pool
 
+    AsyncAnswer = asyncio_pool.AsyncAnswer | httpx_async.AsyncHttpxAnswer
+    BlockingAnswer = thread_pool.BlockingAnswer | httpx_blocking.BlockingHttpxAnswer
     AsyncPool = asyncio_pool.AsyncPool | httpx_async.AsyncHttpxPool
     BlockingPool = thread_pool.BlockingPool | httpx_blocking.BlockingHttpxPool
 

@@ -101,7 +101,7 @@ class Connection:
         """Whether an idle connection has seen neither an end nor bytes that nobody asked for."""
         try:
             if self._peek is not None:
-                return not self._peek()
+                return not self._peek(0)
             return not self._ready(0.0, write=False)[0] or self._receive_now() is None
         except OSError:
             return False
