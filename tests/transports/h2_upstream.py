@@ -63,6 +63,7 @@ class H2Upstream:
             return
         self.clients.add(scope["client"])
         told = {
+            "client": scope["client"],
             "method": scope["method"],
             "version": scope["http_version"],
             "target": scope["raw_path"].decode("latin-1") + "?" + scope["query_string"].decode("latin-1"),

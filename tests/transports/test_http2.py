@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import h2.config
@@ -12,21 +14,24 @@ import h2.connection
 import h2.events
 import pytest
 import trustme
-from tests.transports.clients import fetch, read_all
+from tests.transports.clients import fetch, read_all, upstream
 from tests.transports.h2_upstream import MIB, H2Upstream
 from tests.transports.http2_clients import Http2Clients, OwnClient
-from tests.transports.upstream import PATIENCE, ScriptedUpstream, forever, head, send, until_gone
+from tests.transports.test_httpx import Answered, ask_asgi, ask_wsgi
+from tests.transports.upstream import PATIENCE, ScriptedUpstream, close, forever, head, send, tell, until_gone
 
-from strangle_mw.core.model import Endpoint, Tls
+from strangle_mw.core.model import Endpoint, Tls, Upstream
 from strangle_mw.errors import ForwardError
+from strangle_mw.transports.httpx_async import AsyncHttpxPool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.transports.upstream import Peer, Step
 
 SOON = 0.05
+Served = tuple[H2Upstream, Endpoint, Tls]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["http", "https"])
-def server(request: pytest.FixtureRequest, certificate: Path) -> Iterator[tuple[H2Upstream, Endpoint, Tls]]:
+def server(request: pytest.FixtureRequest, certificate: Path) -> Iterator[Served]:
     logging.getLogger("hypercorn.error").disabled = True  # it tells of the answers that are cut on purpose
     secure = request.param == "https"
     files = {"cert": certificate / "cert.pem", "key": certificate / "key.pem"} if secure else {}
@@ -58,7 +63,7 @@ def made(request: pytest.FixtureRequest) -> Iterator[Http2Clients]:
 
 
 @pytest.fixture
-def served(server: tuple[H2Upstream, Endpoint, Tls], made: Http2Clients) -> tuple[H2Upstream, OwnClient]:
+def served(server: Served, made: Http2Clients) -> tuple[H2Upstream, OwnClient]:
     running, endpoint, tls = server
     running.left.clear()
     running.arrived.clear()
@@ -153,7 +158,7 @@ def test_trailers_are_dropped(served: tuple[H2Upstream, OwnClient]) -> None:
 
 
 def h2_answer(end: str) -> Step:
-    """Answer one request with three of nine bytes, and end that as told."""
+    """Answer one request with three of nine bytes (or all of them: "whole"), and end that as told."""
 
     def step(peer: Peer) -> None:
         speaks = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
@@ -166,7 +171,7 @@ def h2_answer(end: str) -> Step:
             peer.rest = b""
             stream = asked[0].stream_id if asked else 0
         speaks.send_headers(stream, [(":status", "200"), ("content-length", "9")])
-        speaks.send_data(stream, b"abc", end_stream=end == "ended")
+        speaks.send_data(stream, b"abc" * (3 if end == "whole" else 1), end_stream=end in ("whole", "ended"))
         if end == "reset":
             speaks.reset_stream(stream)
         elif end == "goaway":
@@ -194,6 +199,59 @@ def test_a_body_that_ends_before_its_length_is_refused(made: Http2Clients) -> No
     with ScriptedUpstream([h2_answer("ended")]) as server:
         error = fails(made(server.endpoint))
         assert (error.stage, error.status, error.request_sent) == ("head", 502, True)
+
+
+def test_an_idle_connection_that_ended_is_not_used(made: Http2Clients) -> None:
+    ended = threading.Event()
+    with ScriptedUpstream([h2_answer("whole"), close(), tell(ended)], [h2_answer("whole")]) as server:
+        client = made(server.endpoint)
+        assert fetch(client) == (200, b"abcabcabc")
+        assert ended.wait(PATIENCE)
+        assert fetch(client) == (200, b"abcabcabc")
+        assert server.connections == 2
+
+
+def test_an_idle_connection_grows_old(server: Served, made: Http2Clients) -> None:
+    client = made(server[1], tls=server[2], keepalive=0.0)
+    ports = [ask(client)["client"] for _ in range(2)]
+    assert ports[0] != ports[1]
+    assert client.pool.idle <= 1
+
+
+def test_closing_the_pool_ends_what_goes_on(server: Served) -> None:
+    async def run() -> ForwardError:
+        pool = AsyncHttpxPool(server[1], upstream(http="2", tls=server[2]))
+        head = b"GET /stall HTTP/1.1\r\nhost: h\r\n\r\n"
+        server[0].arrived.clear()
+        asked = pool.send(head, b"", method="GET", chunked=False, timeout=PATIENCE)
+        asking = asyncio.get_running_loop().create_task(asked)
+        while not server[0].arrived.is_set():  # noqa: ASYNC110 - a thread tells
+            await asyncio.sleep(0)
+        await pool.aclose()
+        with pytest.raises(ForwardError) as caught:
+            await asking
+        await pool.aclose()
+        assert (pool.in_flight, pool.gate.taken) == (0, 0)
+        return caught.value
+
+    error = asyncio.run(run())
+    assert (error.status, error.request_sent) == (503, True)
+
+
+@pytest.mark.parametrize("driver", [ask_asgi, ask_wsgi])
+def test_both_drivers_speak_it(server: Served, driver: Callable[..., Answered]) -> None:
+    endpoint = server[1]
+    url = f"{endpoint.scheme}://{endpoint.host}:{endpoint.port}"
+    given = Upstream(url=url, http="2", tls=server[2])
+    told = json.loads(driver(given, "/m/a%2Fb?q=%zz", "POST", [("x-b", "1")], b"b" * MIB)[2])
+    assert (told["version"], told["target"], told["length"]) == ("2", "/m/a%2Fb?q=%zz", MIB)
+    assert ["x-b", "1"] in told["headers"]
+    assert [v for n, v in told["headers"] if n == "host"] == [f"{endpoint.host}:{endpoint.port}"]
+    status, headers, body = driver(given, "/m/cookies", "GET", [], b"")
+    assert (status, body) == (200, b"ok")
+    assert [v for n, v in headers if n == b"set-cookie"] == [b"a=1", b"b=2"]
+    assert driver(given, "/m/big", "GET", [], b"")[2] == b"x" * MIB
+    assert driver(given, "/m/trailers", "GET", [("te", "trailers")], b"")[2] == b"hello"
 
 
 def test_an_answer_closed_early_ends_the_upstream(served: tuple[H2Upstream, OwnClient]) -> None:
@@ -227,7 +285,7 @@ def test_the_head_takes_too_long_and_others_go_on(served: tuple[H2Upstream, OwnC
     other.close()
 
 
-def test_an_idle_body_is_cut(server: tuple[H2Upstream, Endpoint, Tls], made: Http2Clients) -> None:
+def test_an_idle_body_is_cut(server: Served, made: Http2Clients) -> None:
     client = made(server[1], tls=server[2], idle_timeout=SOON)
     answer = client.send(target="/events")
     with pytest.raises(ForwardError) as caught:
@@ -236,7 +294,7 @@ def test_an_idle_body_is_cut(server: tuple[H2Upstream, Endpoint, Tls], made: Htt
     answer.close()
 
 
-def test_the_bulkhead_is_full(server: tuple[H2Upstream, Endpoint, Tls], made: Http2Clients) -> None:
+def test_the_bulkhead_is_full(server: Served, made: Http2Clients) -> None:
     client = made(server[1], tls=server[2], max_in_flight=1, pool_timeout=0)
     answer = client.send(target="/events")
     assert fails_beside(client).stage == "pool"
@@ -250,9 +308,7 @@ def fails_beside(client: OwnClient, **options: Any) -> ForwardError:
     return caught.value
 
 
-def test_an_unknown_authority_is_refused(
-    server: tuple[H2Upstream, Endpoint, Tls], made: Http2Clients
-) -> None:
+def test_an_unknown_authority_is_refused(server: Served, made: Http2Clients) -> None:
     if server[1].scheme == "https":
         error = fails(made(server[1]))
         assert (error.stage, error.status, error.request_sent) == ("connect", 502, False)

@@ -105,7 +105,8 @@ def ask_asgi(
                 await app(scope, receive, told)
         finally:
             await app.engine.aclose(asyncio.get_running_loop())
-            await given.transport.aclose()  # type: ignore[attr-defined]
+            if isinstance(given, HttpxUpstream):
+                await given.transport.aclose()
             await asyncio.sleep(0)
         assert not asyncio.all_tasks() - {asyncio.current_task()}, "a task was left behind"
 
@@ -141,7 +142,8 @@ def ask_wsgi(
         if hasattr(answer, "close"):
             answer.close()
         app.engine.close()
-        given.transport.close()  # type: ignore[attr-defined]
+        if isinstance(given, HttpxUpstream):
+            given.transport.close()
     return int(got[0][0][:3]), [(n.encode(), v.encode()) for n, v in got[0][1]], content
 
 
