@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from strangle_mw.core.model import Endpoint, Upstream
 
-Fields = "Sequence[tuple[str, str]]"
-
 
 class OwnClient(Protocol):
     @property
