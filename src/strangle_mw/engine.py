@@ -12,6 +12,7 @@ import os
 import random
 import secrets
 import weakref
+from binascii import hexlify
 from hashlib import blake2b
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -222,7 +223,8 @@ def _hop_marker() -> bytes:
 
 
 def _new_id() -> bytes:
-    return b"%032x" % random.getrandbits(128)  # unique, not secret; `random` seeds itself anew after a fork
+    # Unique, not secret; `random` seeds itself anew after a fork.
+    return hexlify(random.getrandbits(128).to_bytes(16, "big"))
 
 
 def _draw() -> int:

@@ -29,7 +29,7 @@ def test_errors(server, target):
     assert set(reply.json()) == {"type", "title", "status", "request_id"}
 
 
-@pytest.mark.parametrize("target", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("target", [ASKED["bad gateway"], ASKED["ambiguous"]])
 @pytest.mark.parametrize("asked", ["7f3a-B.c_d~e+f/g=:h", "<script>", '"', "a b", "x" * 129])
 def test_only_a_harmless_request_id_is_told_again(server, target, asked):
     told = talk(server, request("GET", target, [("X-Request-ID", asked)])).json()["request_id"]

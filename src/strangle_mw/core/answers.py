@@ -11,7 +11,14 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from strangle_mw.core.hygiene import HOP_BY_HOP, LEGAL_IN_VALUE, NO_RULES, nominated_names, read_fields
+from strangle_mw.core.hygiene import (
+    HOP_BY_HOP,
+    LEGAL_IN_VALUE,
+    NO_RULES,
+    PLAIN_CONNECTION,
+    nominated_names,
+    read_fields,
+)
 from strangle_mw.core.messages import Header, is_token, normalize_host
 from strangle_mw.errors import ForwardError
 
@@ -44,14 +51,14 @@ def answer_headers(
     recipe = _answer_recipe(names)
     if b"".join(values).translate(None, LEGAL_IN_VALUE):
         raise ForwardError("head", "control bytes in a header of the answer", request_sent=True)
-    kept: list[Header] = list(zip(recipe.names, recipe.pick(values), strict=True))
+    kept: list[Header] = list(zip(recipe.names, recipe.pick(values)))  # noqa: B905 - of one length
     if forward is not None:
         for at in recipe.own:
             name, value = kept[at]
             kept[at] = (name, _public(name, value, forward, endpoint))
     if recipe.connection:
-        nominated = nominated_names(tuple([values[at] for at in recipe.connection]))
-        if nominated:
+        options = [values[at] for at in recipe.connection]
+        if options not in PLAIN_CONNECTION and (nominated := nominated_names(tuple(options))):
             kept = [h for h in kept if h[0] not in nominated]
     if status in (204, 304):
         kept = [h for h in kept if h[0] != b"content-length"]

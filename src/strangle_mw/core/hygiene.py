@@ -60,6 +60,8 @@ _APPENDABLE = tuple(
     b"x-forwarded-for x-forwarded-host x-forwarded-proto x-forwarded-prefix forwarded".split()
 )
 _SPOOFABLE = frozenset(b"x-real-ip x-original-url x-rewrite-url proxy remote-user".split())
+PLAIN_CONNECTION = ([b"keep-alive"], [b"close"])
+"""What nearly every `Connection` says: nothing about other headers."""
 _UNNOMINATABLE = frozenset({b"content-length", b"host", b"transfer-encoding"})
 
 
@@ -160,7 +162,9 @@ def forward_headers(
     fields = recipe.fields % recipe.pick(values)
     nominated: frozenset[bytes] = frozenset()
     if recipe.connection:
-        nominated = nominated_names(tuple([values[at] for at in recipe.connection]))
+        options = [values[at] for at in recipe.connection]
+        if options not in PLAIN_CONNECTION:
+            nominated = nominated_names(tuple(options))
     if nominated or plan is not NO_RULES:
         fields = _write(plan.apply(h for h in read_fields(fields) if h[0] not in nominated))
     ours = _ours(head.peer, host, head.scheme, prefix, hygiene.hop_marker)
@@ -168,7 +172,8 @@ def forward_headers(
         ours = _write(_append([h for h in inbound if h[0] not in nominated], read_fields(ours)))
     asked = values[recipe.request_id] if recipe.request_id >= 0 else b""
     request_id = asked if asked and _is_request_id(asked) else hygiene.new_id()
-    return b"%b%bx-request-id: %b\r\n\r\n" % (fields, ours, request_id), length, request_id
+    written = b"".join((fields, ours, b"x-request-id: ", request_id, b"\r\n\r\n"))
+    return written, length, request_id
 
 
 def asked_id(head: RequestHead) -> bytes:

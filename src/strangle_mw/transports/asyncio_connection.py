@@ -28,14 +28,13 @@ class Owner(Protocol):
 
     keepalive: float
     idle_timeout: float
-    buffer: memoryview
 
     def opened(self, connection: Connection) -> None: ...
     def retire(self, connection: Connection) -> None: ...
     def gone(self, connection: Connection) -> None: ...
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol):
     """One connection: busy with an exchange, or idle in the pool, or no longer up.
 
     Order of an exchange: await `start`, `deliver`, then `take` and `read`; `rest` if that went well, else
@@ -304,7 +303,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.fail(self._failure("the body of the request stalled", status=408))
 
-    # --- asyncio.BufferedProtocol
+    # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -312,14 +311,7 @@ class Connection(asyncio.BufferedProtocol):
         self._up = True
         self._owner.opened(self)
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return self._owner.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(self._owner.buffer[:nbytes])
-
-    def data_received(self, data: bytes | memoryview) -> None:
-        """Take what has come; a view is read before this returns."""
+    def data_received(self, data: bytes) -> None:
         if not self._busy:
             self._owner.retire(self)
             self.drop()

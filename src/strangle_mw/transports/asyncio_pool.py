@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from strangle_mw.transports.asyncio_connection import Connection
 from strangle_mw.transports.asyncio_dial import AsyncDialer
-from strangle_mw.transports.base import RECEIVE, pool_closed
+from strangle_mw.transports.base import pool_closed
 from strangle_mw.transports.bulkhead import AsyncBulkhead
 
 if TYPE_CHECKING:
@@ -39,11 +39,6 @@ class AsyncPool:
         self._emptied: asyncio.Future[None] | None = None
         self.keepalive = upstream.keepalive
         self.idle_timeout = upstream.idle_timeout
-        self.buffer = memoryview(bytearray(RECEIVE))
-        """Where the connections receive, one after the other: every event loop asks for a buffer and says
-        that it is filled in one go. For plain protocols asyncio takes 256 KiB anew for each read, which the
-        allocator maps and unmaps: 16 us of the 25 that a small read costs.
-        """
 
     @property
     def idle(self) -> int:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 HIGH_WATER = 65_536
 """Bytes of an answer held for a slow reader, and the most that one blocking read asks for."""
 
-RECEIVE = 262_144
-"""Bytes that one read of an asyncio connection takes at most (asyncio's own measure)."""
-
 SLOW = 0.25
 """Seconds after which an exchange is slow enough to watch for a client that leaves."""
 

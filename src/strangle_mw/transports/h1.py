@@ -140,13 +140,13 @@ class ResponseParser:
         """Whether the connection may carry another request (RFC 9112 section 9.3)."""
         return self.complete and not (self._close or self._surplus)
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes) -> None:
         """Take bytes from the wire, at least one; raises `MalformedError`."""
         try:
             if self.head_done:
                 self._feed_body(data)
             elif self._seen or self._bare or len(data) > MAX_HEAD or data[:9] != _USUAL_START:
-                self._feed_head(bytes(data))
+                self._feed_head(data)
             else:
                 # The usual case, flattened: a whole head, often the whole answer, in one segment.
                 self._seen = len(data)
@@ -209,7 +209,7 @@ class ResponseParser:
                 break
             self._parser.feed_data(line)
 
-    def _feed_exactly(self, data: bytes | memoryview) -> None:
+    def _feed_exactly(self, data: bytes) -> None:
         """Feed, and notice line ends after the message: the only surplus that llhttp skips in silence."""
         if data[-1] not in _CR_OR_LF:
             self._parser.feed_data(data)
@@ -221,7 +221,7 @@ class ResponseParser:
         else:
             self._parser.feed_data(view[-1:])
 
-    def _feed_body(self, data: bytes | memoryview) -> None:
+    def _feed_body(self, data: bytes) -> None:
         if self.complete:
             self._surplus = True
             return
