@@ -71,7 +71,7 @@ def test_detected(app, interface):
 @pytest.mark.parametrize(
     "app",
     [None, 1, "module:app", OldASGI, WSGIObject, print, lambda scope: None, lambda *args: None],
-    ids=repr,
+    ids=["None", "number", "text", "old ASGI", "class", "builtin", "one argument", "any arguments"],
 )
 def test_not_an_app_names_the_remedy(app):
     with pytest.raises(TypeError, match="interface='asgi' or interface='wsgi'"):

@@ -541,14 +541,16 @@ def test_a_broken_pipe_without_an_answer(clients: Clients) -> None:
 
 
 def test_an_interim_answer_does_not_stop_the_body(clients: Clients) -> None:
-    told = threading.Event()
+    told, left = threading.Event(), threading.Event()
 
     def halting() -> Iterator[bytes]:
         yield b"abc"
         assert told.wait(PATIENCE)
         yield b"def"
+        left.set()  # an answer that comes earlier would cost the connection
 
-    script = [head(), body(3), send(b"HTTP/1.1 100 Continue\r\n\r\n"), tell(told), body(3), send(OK), *SERVE]
+    interim = send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    script = [head(), body(3), interim, tell(told), body(3), wait(left), send(OK), *SERVE]
     with ScriptedUpstream(script) as server:
         client = clients(server.endpoint)
         assert fetch(client, halting(), method="POST", chunked=False) == (200, b"ok")
