@@ -136,7 +136,9 @@ async def _converse(engine: Engine, forward: Forward, client: _Client, pools: Se
         plan = forward.action.response_headers
         headers = answer_headers(upstream.headers, upstream.status, plan, forward, endpoint)
         if upstream.status != _SWITCHING:
-            if upstream.body and not any(name == b"content-length" for name, _ in headers):
+            # The length is that of the body which is there, whatever the upstream has said.
+            headers = [h for h in headers if h[0] != b"content-length"]
+            if upstream.status not in (204, 304):
                 headers.append((b"content-length", b"%d" % len(upstream.body)))
             await client.deny(upstream.status, headers, upstream.body)
             return

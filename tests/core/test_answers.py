@@ -77,7 +77,7 @@ def said(route, name, value, headers=(("host", "shop.example.com"),), **more):
 LOCATIONS = [
     (PLAIN, b"http://leads.internal:8080/m/y?a=b#c", b"/m/y?a=b#c"),
     (PLAIN, b"HTTP://Leads.Internal:8080/m/y", b"/m/y"),
-    (PLAIN, b"https://leads.internal:8080/m/y", b"/m/y"),
+    (PLAIN, b"https://leads.internal:8080/m/y", b"https://shop.example.com/m/y"),  # it asks for TLS
     (PLAIN, b"//leads.internal:8080/m/y", b"/m/y"),
     (PLAIN, b"http://leads.internal:8080", b"/"),
     (PLAIN, b"http://leads.internal:8080?a", b"/?a"),
@@ -109,7 +109,14 @@ LOCATIONS = [
     (MOVED, b"/other", b"/other"),
     (FILLED, b"http://leads.internal:8080/new/2/x", b"/new/2/x"),
     (KEPT, b"http://shop.example.com/m/y", b"/m/y"),
+    (KEPT, b"https://shop.example.com/m/y", b"https://shop.example.com/m/y"),
     (KEPT, b"http://leads.internal:8080/m/y", b"http://leads.internal:8080/m/y"),
+    (BASED, b"/v2//evil.example/x", b"/evil.example/x"),
+    (BASED, b"/v2/\\evil.example/x", b"/evil.example/x"),
+    (BASED, b"/v2/\t/evil.example/x", b"/evil.example/x"),
+    (BASED, b"http://leads.internal:8080/v2//evil.example", b"/evil.example"),
+    (PLAIN, b"http://leads.internal:8080/\t/evil.example", b"/evil.example"),
+    (PLAIN, b"/\t/evil.example", b"/\t/evil.example"),  # the upstream's own words
     (TLS, b"https://leads.internal:443/m/y", b"/m/y"),
 ]
 
@@ -118,6 +125,12 @@ LOCATIONS = [
 def test_a_location_of_the_upstreams_own_origin_is_made_public(route, value, public):
     assert said(route, b"Location", value) == public
     assert said(route, b"Content-Location", value) == public
+
+
+@pytest.mark.parametrize("route", [PLAIN, KEPT])
+def test_a_client_that_has_tls_gets_a_path(route):
+    own = b"https://shop.example.com/m/y" if route is KEPT else b"https://leads.internal:8080/m/y"
+    assert said(route, b"Location", own, scheme="https") == b"/m/y"
 
 
 COOKIES = [
@@ -132,6 +145,7 @@ COOKIES = [
     (STRIPPED, b"a=1;path=/y ;Secure", b"a=1;path=/api/y;Secure"),
     (STRIPPED, b"a=1; Path=/api/y", b"a=1; Path=/api/y"),
     (STRIPPED, b"__Host-a=1; Path=/; Secure", b"__Host-a=1; Path=/; Secure"),
+    (STRIPPED, b"__host-a=1; path=/; Secure", b"__host-a=1; path=/; Secure"),
     (BASED, b"a=1; Path=/v2", b"a=1; Path=/"),
     (BASED, b"a=1; Path=/v2/m", b"a=1; Path=/m"),
     (BOTH, b"a=1; Path=/v2/", b"a=1; Path=/api"),
@@ -157,6 +171,15 @@ def test_the_public_host_is_the_one_a_trusted_proxy_tells():
     forward = decide(table, "/m/x", headers=headers, peer="10.0.0.1")
     cookie = answer_headers([(b"Set-Cookie", b"a=1; Domain=leads.internal")], 200, forward=forward)
     assert cookie == [(b"set-cookie", b"a=1; Domain=shop.example.com")]
+
+
+@pytest.mark.parametrize("told", ["evil.example; HttpOnly", "a b", "x/y", 'x"'])
+def test_a_public_host_that_is_none_is_not_told(told):
+    headers = [("host", "inner"), ("x-forwarded-host", told)]
+    table = {"strangle": {"trusted_proxies": ["10.0.0.0/8"]}, "routes": [{"path": "/m/*", "to": UP}]}
+    forward = decide(table, "/m/x", headers=headers, peer="10.0.0.1")
+    cookie = answer_headers([(b"Set-Cookie", b"a=1; Domain=leads.internal")], 200, forward=forward)
+    assert cookie == [(b"set-cookie", b"a=1")]
 
 
 def test_of_several_endpoints_the_one_that_answered_counts():

@@ -38,6 +38,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from strangle_mw import Route, Tls, Upstream, strangle
+from strangle_mw.transports import websocket as transport
 
 LIMIT = 2**24
 
@@ -262,6 +263,61 @@ def test_answers_that_open_nothing(one, name, status):
     assert found == status
     assert (("content-type", "application/problem+json") in headers) is (status == 502)
     assert not {n for n, _ in headers} & {"keep-alive", "sec-websocket-accept"}
+
+
+def test_the_length_of_a_refusal_is_that_of_its_body(raw):
+    app = strangle(legacy, [Route("/raw/*", to=raw.address)])
+    with threaded(app) as port:
+        status, headers = refusal(port, "/raw/twoframings")
+    assert (status, [v for n, v in headers if n == "content-length"]) == (403, ["2"])
+
+
+class Listening:
+    """As much of a connection's transport as its keepalive looks at."""
+
+    def __init__(self, pong, limit):
+        self.asked = 0
+        self.aborted = False
+        self._pong, self._limit = pong, limit
+
+    def is_reading(self):
+        self.asked += 1
+        if self.asked == self._limit:
+            self._pong.set_result(0.0)
+        return False
+
+    def abort(self):
+        self.aborted = True
+
+
+def test_a_pong_that_waits_for_a_slow_client_is_not_missing(monkeypatch):
+    monkeypatch.setattr(transport, "PING_INTERVAL", 0.0)
+    monkeypatch.setattr(transport, "PING_TIMEOUT", 0.0)
+
+    async def run():
+        pongs = [asyncio.get_running_loop().create_future() for _ in range(2)]
+        connection = transport._Connection.__new__(transport._Connection)
+        connection.transport = Listening(pongs[0], limit=5)
+        left = iter(pongs)
+
+        async def ping():
+            pong = next(left)
+            if pong is pongs[1]:  # by now the client reads again, and so do we
+                connection.transport.is_reading = lambda: True
+            return pong
+
+        connection.ping = ping
+        async with asyncio.timeout(DEADLINE):
+            await connection.keepalive()
+        return connection.transport
+
+    listening = asyncio.run(run())
+    assert (listening.asked, listening.aborted) == (5, True)
+
+
+@pytest.mark.parametrize(("text", "sent"), [("é", b"\xe9"), ("\udce9", b"\xe9"), ("a b", b"a b")])
+def test_a_header_is_handed_on_as_it_came(text, sent):
+    assert transport._bytes(text) == sent
 
 
 def test_a_handshake_with_a_body_or_a_subprotocol_that_is_none_is_refused(real):

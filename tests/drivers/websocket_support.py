@@ -338,6 +338,7 @@ SCRIPTS = {
     "ignored": lambda head: (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nKeep-Alive: 5\r\nX-A: \r\n\r\n5\r\nhello\r\n0\r\n\r\n", "wait"),
     "untilclose": lambda head: (b"HTTP/1.1 403 No\r\nConnection: close\r\n\r\nuntil the end", ""),
     "empty": lambda head: (b"HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 99\r\nContent-Length: 0\r\n\r\n", "wait"),
+    "twoframings": lambda head: (b"HTTP/1.1 403 No\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", "wait"),
     # After the handshake.
     "together": lambda head: (switch(head) + frame(TEXT, b"at once") + frame(BINARY, b"\x00") + frame(CLOSE, closing(4001, b"soon")), "wait"),
     "reset": lambda head: (switch(head) + frame(TEXT, b"last words"), "reset"),

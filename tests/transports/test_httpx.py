@@ -373,6 +373,9 @@ ANSWERS = {
     ),
     "coding": lambda p: p.Response(200, headers=[("Transfer-Encoding", "gzip")], stream=p.ByteStream(b"ok")),
     "length": lambda p: p.Response(200, headers=[("Content-Length", "+2")], stream=p.ByteStream(b"ok")),
+    "long length": lambda p: p.Response(
+        200, headers=[("Content-Length", "1" * 5000)], stream=p.ByteStream(b"ok")
+    ),
     "fields": lambda p: p.Response(200, headers=[("A", "b")] * 257, stream=p.ByteStream(b"ok")),
     "control bytes": lambda p: p.Response(200, headers=[(b"A", b"b\r\nc: d")], stream=p.ByteStream(b"ok")),
     "name": lambda p: p.Response(200, headers=[(b"A b", b"c")], stream=p.ByteStream(b"ok")),
@@ -413,6 +416,47 @@ def test_a_streamed_body_is_never_sent_twice() -> None:
 
     found = ask_wsgi(HttpxUpstream(Twice()), "/m/x", "POST", [], b"b" * 70_000)
     assert found[0] == 502
+
+
+class AsyncSigner(httpx2.AsyncBaseTransport):
+    """Reads the body before it connects, as a transport that signs requests does."""
+
+    def __init__(self) -> None:
+        self._inner = httpx2.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        assert isinstance(request.stream, httpx2.AsyncByteStream)
+        request.stream = httpx2.ByteStream(b"".join([part async for part in request.stream]))
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class BlockingSigner(httpx2.BaseTransport):
+    def __init__(self) -> None:
+        self._inner = httpx2.HTTPTransport()
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        assert isinstance(request.stream, httpx2.SyncByteStream)
+        request.stream = httpx2.ByteStream(b"".join(request.stream))
+        return self._inner.handle_request(request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.mark.parametrize(("driver", "signer"), [(ask_asgi, AsyncSigner), (ask_wsgi, BlockingSigner)])
+def test_a_body_that_was_read_goes_to_no_other_endpoint(
+    driver: Callable[..., Answered], signer: Callable[[], Any], echo: Any
+) -> None:
+    seen = set()
+    for _ in range(12):
+        given = HttpxUpstream(signer(), urls=["http://127.0.0.1:1", echo.address])
+        status, _, content = driver(given, "/m/up", "POST", [], b"b" * 70_000)
+        seen.add((status, json.loads(content).get("length")))
+    assert (200, 70_000) in seen
+    assert seen <= {(200, 70_000), (502, None)}
 
 
 def test_a_client_that_leaves_ends_the_exchange() -> None:

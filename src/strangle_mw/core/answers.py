@@ -16,6 +16,7 @@ from strangle_mw.core.hygiene import (
     LEGAL_IN_VALUE,
     NO_RULES,
     PLAIN_CONNECTION,
+    is_host,
     nominated_names,
     read_fields,
 )
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from strangle_mw.core.hygiene import HeaderPlan
 
 _URL_NAMES = (b"location", b"content-location")
-_url = re.compile(rb"(?:https?:)?//([^/?#\\]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
+_url = re.compile(rb"(https?:|)//([^/?#\\]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
 _is_address = re.compile(r"[0-9.]+|\[.*").fullmatch
+_is_name = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]").fullmatch
 
 
 def answer_headers(
@@ -107,15 +109,24 @@ def _public(name: bytes, value: bytes, forward: Forward, endpoint: int) -> bytes
     host = forward.host(endpoint)
     if name == b"set-cookie":
         return _public_cookie(value, forward, host, endpoint)
-    if value.startswith(b"/") and value[1:2] not in (b"/", b"\\"):
+    if value.startswith(b"/") and value[1:2] not in (b"/", b"\\", b"\t"):
         return _public_path(value, forward, endpoint)
     match = _url(value)
-    if match is None or _without_default(match[1]) != _without_default(host):
+    if match is None or _without_default(match[2]) != _without_default(host):
         return value
     # A path alone is right whatever scheme and host the client has used; TLS often ends in front of us.
-    # Only one slash in front: `//host` would be another site (promise P23).
-    path = _public_path(b"/" + match[2].lstrip(b"/\\"), forward, endpoint)
-    return b"/" + path.lstrip(b"/\\")
+    path = _public_path(_one_slash(match[3]), forward, endpoint)
+    if match[1].lower() == b"https:" and forward.upstream.endpoints[endpoint].scheme != "https":
+        asked = dict(read_fields(forward.fields))
+        authority = asked.get(b"x-forwarded-host", b"")
+        if asked.get(b"x-forwarded-proto") == b"http" and is_host(authority):
+            return b"https://" + authority + path  # it asks for TLS: a path alone would lead back here
+    return path
+
+
+def _one_slash(path: bytes) -> bytes:
+    """Start a path with one slash: `//host` is another site, in any spelling of browsers (promise P23)."""
+    return b"/" + path.lstrip(b"/\\\t")
 
 
 def _without_default(authority: bytes) -> bytes:
@@ -130,7 +141,7 @@ def _public_path(reference: bytes, forward: Forward, endpoint: int) -> bytes:
         return reference
     sent = forward.upstream.endpoints[endpoint].base + sent
     if _below(path, sent) and (sent or not _below(path, public)):
-        path = public + path[len(sent) :] or b"/"
+        path = _one_slash(public + path[len(sent) :])
     return path + mark + rest
 
 
@@ -149,7 +160,7 @@ def _public_cookie(value: bytes, forward: Forward, host: bytes, endpoint: int) -
             domain = _public_domain(text, forward, host)
             if domain is not None:
                 kept.append(attribute if domain == text else name + equals + domain)
-        elif kind == b"path" and text.startswith(b"/") and not pair.lstrip().startswith(b"__Host-"):
+        elif kind == b"path" and text.startswith(b"/") and not pair.lstrip().lower().startswith(b"__host-"):
             path = _public_path(text, forward, endpoint)
             if path not in (text, b"/"):
                 path = path.rstrip(b"/")  # `/api` is also the path of `/api/x`; `/api/` is not that of `/api`
@@ -163,7 +174,9 @@ def _public_domain(domain: bytes, forward: Forward, host: bytes) -> bytes | None
     """Return the domain to say, None for none: then the cookie is the public host's alone."""
     wanted = domain.decode("latin-1").lower().removeprefix(".")
     fields = dict(read_fields(forward.fields))
-    public = normalize_host(fields.get(b"x-forwarded-host", b"").decode("latin-1").partition(",")[0])
+    public = normalize_host(fields.get(b"x-forwarded-host", b"").decode("latin-1").partition(",")[0].strip())
+    if not _is_name(public):
+        public = ""  # a trusted proxy may have passed on what a client wrote
     if _domain_matches(public, wanted) or not _domain_matches(normalize_host(host.decode("latin-1")), wanted):
         return domain
     return public.encode("latin-1") if "." in public and not _is_address(public) else None

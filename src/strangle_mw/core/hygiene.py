@@ -31,7 +31,7 @@ UNDECLARED = -2
 
 _is_length = re.compile(rb"[0-9]{1,18}").fullmatch
 # No comma, which RFC 3986 section 3.2.2 allows: some WSGI servers join two `Host` with one.
-_is_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+=%-]*)(?::[0-9]*)?").fullmatch
+is_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+=%-]*)(?::[0-9]*)?").fullmatch
 _is_request_id = re.compile(rb"[A-Za-z0-9._~+/=:-]{1,128}").fullmatch
 LEGAL_IN_VALUE = b"\t" + bytes(b for b in range(0x20, 256) if b != 0x7F)  # noqa: PLR2004 - DEL
 
@@ -268,7 +268,7 @@ def _weigh(
             inbound.append((name, value))
         elif action == _VIA and hygiene.hop_marker in value:
             raise Refused(508, "loop")
-    if len(hosts) > 1 or not all(_is_host(h.strip()) for h in hosts):
+    if len(hosts) > 1 or not all(is_host(h.strip()) for h in hosts):
         raise Refused(400, "bad-host")
     return inbound, _length(framing, head.http_version), head.authority or b"".join(hosts)
 
@@ -298,7 +298,7 @@ def nominated_names(connection: tuple[bytes, ...]) -> frozenset[bytes]:
 def _ours(peer: str, host: bytes, scheme: str, prefix: bytes, marker: bytes) -> bytes:
     """Say who asked for what, as this process saw it: `X-Forwarded-*`, RFC 7239's `Forwarded`, and `Via`."""
     host = host.strip()
-    if not _is_host(host):
+    if not is_host(host):
         raise Refused(400, "bad-host")
     address = _address(peer)
     node = f'"[{address}]"'.encode() if ":" in address else address.encode() or b"unknown"

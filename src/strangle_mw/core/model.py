@@ -168,7 +168,11 @@ class HttpxUpstream(Upstream):
     transport: Any = field(
         kw_only=False, repr=False, metadata=_doc("a transport of httpx2 or httpx", python_only=True)
     )
-    url: str = field(default="http://localhost", kw_only=True, metadata=_doc("`http://` or `https://`"))
+    url: str = field(default="", kw_only=True, metadata=_doc("`http://` or `https://`"))
+
+    def __post_init__(self) -> None:
+        if not (self.url or self.urls):
+            object.__setattr__(self, "url", "http://localhost")
 
 
 @dataclass(frozen=True, slots=True)

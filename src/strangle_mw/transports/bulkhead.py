@@ -6,8 +6,8 @@ own kind alone. No sockets here.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from strangle_mw.errors import ForwardError
@@ -92,9 +92,9 @@ class BlockingBulkhead:
     def __init__(self, upstream: Upstream) -> None:
         self.limit = upstream.max_in_flight
         self.taken = 0
-        self.lock = Lock()
+        self.lock = threading.Lock()  # by its full name, for gevent that patches late
         self._patience = upstream.pool_timeout
-        self._waiting: deque[Lock] = deque()
+        self._waiting: deque[threading.Lock] = deque()
 
     def enter(self) -> None:
         """Take a place, first come first served; raise `ForwardError` (503) if none comes free in time."""
@@ -104,7 +104,7 @@ class BlockingBulkhead:
                 return
             if self._patience <= 0.0 or len(self._waiting) >= self.limit:
                 raise _full(self.limit)
-            turn = Lock()
+            turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
         self._wait(turn)
@@ -121,7 +121,7 @@ class BlockingBulkhead:
         else:
             self.taken -= 1
 
-    def _wait(self, turn: Lock) -> None:
+    def _wait(self, turn: threading.Lock) -> None:
         mine = False
         try:
             mine = turn.acquire(timeout=self._patience)
@@ -132,7 +132,7 @@ class BlockingBulkhead:
         if not mine and self._withdraw(turn):
             raise _full(self.limit)
 
-    def _withdraw(self, turn: Lock) -> bool:
+    def _withdraw(self, turn: threading.Lock) -> bool:
         """Stop waiting; tells whether no place had been handed over meanwhile."""
         with self.lock:
             if turn in self._waiting:

@@ -304,7 +304,11 @@ class _Exchange:
         if isinstance(exc, ForwardError):
             return exc
         package: Any = self.line and self.line.package
-        return self.progress.failed(exc, package)
+        error = self.progress.failed(exc, package)
+        if error.stage == "connect" and self._body is not None and self._body.taken:
+            # The transport has read the body before it connected: nobody can send it again.
+            return exchange_failed(error.reason, answered=False, sent=False, status=error.status)
+        return error
 
 
 class _Body:
@@ -314,15 +318,15 @@ class _Body:
         self.error: Exception | None = None
         self._exchange = exchange
         self._items = items
-        self._taken = False
+        self.taken = False
 
     def __aiter__(self) -> Self:
-        if self._taken:
+        if self.taken:
             raise closed_again()
-        self._taken = True
         return self
 
     async def __anext__(self) -> bytes:
+        self.taken = True
         self._exchange.streaming(waits=True)
         try:
             item = await anext(self._items)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _FINAL = range(200, 600)
 _BODYLESS = (204, 304)
+_LENGTH_DIGITS = 18
 
 
 class Line:
@@ -208,7 +209,7 @@ class Head:
         if codings not in ([], [b"chunked"]):
             raise _malformed("unknown transfer coding")
         if lengths:
-            if not lengths[0].isdigit():
+            if not lengths[0].isdigit() or len(lengths[0]) > _LENGTH_DIGITS:
                 raise _malformed("bad length")
             self.length = int(lengths[0])
 

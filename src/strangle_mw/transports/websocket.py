@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from websockets.asyncio.client import ClientConnection
@@ -121,11 +122,30 @@ class _Protocol(ClientProtocol):
 
 
 class _Connection(ClientConnection):
-    """The library's connection, which ends when its closing has begun, whatever the upstream does."""
+    """The library's connection, with another idea of when an upstream is gone.
+
+    It ends when its closing has begun, whatever the upstream does. A pong that waits behind messages for a
+    slow client is no missing pong: then nothing is read, and the upstream lives.
+    """
 
     _overdue: asyncio.TimerHandle | None = None
+    _heard = False
+
+    async def keepalive(self) -> None:
+        """Ping, and cut an upstream that says nothing for `PING_TIMEOUT` while it is listened to."""
+        with suppress(ConnectionClosed):
+            while True:
+                await asyncio.sleep(PING_INTERVAL)
+                pong = asyncio.ensure_future(await self.ping())
+                while not pong.done():
+                    self._heard = False
+                    await asyncio.wait((pong,), timeout=PING_TIMEOUT)
+                    if not (pong.done() or self._heard) and self.transport.is_reading():
+                        self.transport.abort()
+                        return
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         super().data_received(data)
         if self._overdue is None and self.protocol.close_expected():
             self._overdue = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
@@ -164,6 +184,11 @@ async def _shake_hands(connection: _Connection, idle: float, seconds: float) -> 
             connection.transport.abort()
 
 
+def _bytes(text: str) -> bytes:
+    """Return a header's text as it came: the library has decoded it as latin-1, before 17 with surrogates."""
+    return bytes(ord(c) & 0xFF for c in text)
+
+
 class UpstreamWebSocket:
     """An upstream's answer to a handshake, and if its status is 101, the open WebSocket.
 
@@ -175,7 +200,7 @@ class UpstreamWebSocket:
     def __init__(self, response: Response, connection: _Connection, idle: float) -> None:
         self.status = response.status_code
         self.headers: list[Header] = [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.raw_items()
+            (_bytes(name), _bytes(value)) for name, value in response.headers.raw_items()
         ]
         self.body = bytes(response.body)
         self.subprotocol: str | None = connection.subprotocol
