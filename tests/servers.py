@@ -163,7 +163,7 @@ def _read_until(sock, body, length):
         if not more:
             return body, length is None
         body += more
-    return body, True
+    return body[:length], True  # cheroot takes trailers for the next request, and answers that, too
 
 
 def _read_chunks(sock, data):
