@@ -459,6 +459,26 @@ def test_a_body_that_was_read_goes_to_no_other_endpoint(
     assert seen <= {(200, 70_000), (502, None)}
 
 
+def test_a_body_that_was_read_goes_to_no_other_endpoint_after_a_timeout_either() -> None:
+    class Slow(httpx2.AsyncBaseTransport):
+        """Reads the body, says that it connects, and never does."""
+
+        asked = 0
+
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            assert isinstance(request.stream, httpx2.AsyncByteStream)
+            self.asked += len(b"".join([part async for part in request.stream]))
+            await request.extensions["trace"]("connection.connect_tcp.started", {})
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    slow = Slow()
+    given = HttpxUpstream(slow, urls=["http://a", "http://b"], connect_timeout=SOON, timeout=SOON)
+    status, _, content = ask_asgi(given, "/m/up", "POST", [], b"b" * 70_000)
+    assert (status, json.loads(content)["type"]) == (504, "urn:strangle-mw:upstream-send")
+    assert slow.asked == 70_000
+
+
 def test_a_client_that_leaves_ends_the_exchange() -> None:
     """`on_slow` hands out, at once, what ends the waiting for the upstream."""
     ended = threading.Event()

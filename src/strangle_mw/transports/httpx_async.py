@@ -304,11 +304,7 @@ class _Exchange:
         if isinstance(exc, ForwardError):
             return exc
         package: Any = self.line and self.line.package
-        error = self.progress.failed(exc, package)
-        if error.stage == "connect" and self._body is not None and self._body.taken:
-            # The transport has read the body before it connected: nobody can send it again.
-            return exchange_failed(error.reason, answered=False, sent=False, status=error.status)
-        return error
+        return self.progress.failed(exc, package)
 
 
 class _Body:
@@ -318,15 +314,14 @@ class _Body:
         self.error: Exception | None = None
         self._exchange = exchange
         self._items = items
-        self.taken = False
 
     def __aiter__(self) -> Self:
-        if self.taken:
+        if self._exchange.progress.taken:
             raise closed_again()
         return self
 
     async def __anext__(self) -> bytes:
-        self.taken = True
+        self._exchange.progress.taken = True
         self._exchange.streaming(waits=True)
         try:
             item = await anext(self._items)

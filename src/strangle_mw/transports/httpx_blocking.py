@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.errors import ForwardError
-from strangle_mw.transports.base import connect_failed, exchange_failed, pool_closed
+from strangle_mw.transports.base import connect_failed, pool_closed
 from strangle_mw.transports.bulkhead import BlockingBulkhead
 from strangle_mw.transports.httpx_common import (
     Count,
@@ -226,11 +226,7 @@ class _Exchange:
         if isinstance(exc, ForwardError):
             return exc
         package: Any = self.line and self.line.package
-        error = self.progress.failed(exc, package)
-        if error.stage == "connect" and self._body is not None and self._body.taken:
-            # The transport has read the body before it connected: nobody can send it again.
-            return exchange_failed(error.reason, answered=False, sent=False, status=error.status)
-        return error
+        return self.progress.failed(exc, package)
 
 
 class _Body:
@@ -240,16 +236,15 @@ class _Body:
         self.error: Exception | None = None
         self._progress = progress
         self._items = items
-        self.taken = False
 
     def __iter__(self) -> Self:
-        if self.taken:
+        if self._progress.taken:
             raise closed_again()
         return self
 
     def __next__(self) -> bytes:
-        if not self.taken:
-            self.taken = True
+        if not self._progress.taken:
+            self._progress.taken = True
             self._progress.sent = False
         try:
             return next(self._items)

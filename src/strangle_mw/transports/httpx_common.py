@@ -125,12 +125,15 @@ def _unused_context() -> ssl.SSLContext:
 
 
 class Progress:
-    """How far an exchange has come, as far as the transport tells by httpcore's `trace` extension."""
+    """How far an exchange has come, as far as the transport tells by httpcore's `trace` extension.
 
-    __slots__ = ("answered", "begun", "sent", "traced")
+    `taken` says that the transport has begun to read a streamed body, perhaps before it connects.
+    """
+
+    __slots__ = ("answered", "begun", "sent", "taken", "traced")
 
     def __init__(self) -> None:
-        self.traced = self.begun = self.answered = False
+        self.traced = self.begun = self.answered = self.taken = False
         self.sent = True
 
     def note(self, event: str) -> None:
@@ -147,9 +150,9 @@ class Progress:
         if isinstance(exc, package.PoolTimeout):
             return ForwardError("pool", "the transport has no free connection", status=503)
         if isinstance(exc, package.ConnectTimeout):
-            return ForwardError("connect", "timed out", status=504)
+            return self._unconnected("timed out", status=504)
         if isinstance(exc, package.ConnectError | package.ProxyError | package.UnsupportedProtocol):
-            return ForwardError("connect", _reason(exc, package))
+            return self._unconnected(_reason(exc, package))
         if isinstance(exc, package.WriteTimeout | package.WriteError):
             self.sent = False
         if isinstance(exc, package.TimeoutException | TimeoutError):
@@ -163,8 +166,14 @@ class Progress:
     def failure(self, reason: str, status: int = 502) -> ForwardError:
         """Say how far the exchange had come; never `stale`: httpx does not tell whether bytes had come."""
         if self.traced and not self.begun:
-            return ForwardError("connect", reason, status=status)
+            return self._unconnected(reason, status=status)
         return exchange_failed(reason, answered=self.answered, sent=self.sent, status=status)
+
+    def _unconnected(self, reason: str, status: int = 502) -> ForwardError:
+        """Say that there was no connection: another endpoint may be tried, unless the body is gone."""
+        if self.taken:
+            return exchange_failed(reason, answered=False, sent=False, status=status)
+        return ForwardError("connect", reason, status=status)
 
 
 def _reason(exc: Exception, package: Any) -> str:
