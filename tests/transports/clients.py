@@ -16,7 +16,7 @@ from strangle_mw.transports.base import tls_context
 from strangle_mw.transports.h1 import serialize_head
 from strangle_mw.transports.httpx_async import AsyncHttpxPool
 from strangle_mw.transports.httpx_blocking import BlockingHttpxPool
-from strangle_mw.transports.thread_pool import BlockingAnswer, BlockingPool
+from strangle_mw.transports.thread_pool import BlockingPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -158,10 +158,16 @@ class _SettledAnswer(_AwaitedAnswer):
 
 
 class AsyncClient:
-    """An `AsyncPool` and its own event loop, which runs only while something is waited for."""
+    """A pool of asyncio's and its own event loop, which runs only while something is waited for."""
+
+    pool: Any
 
     def __init__(self, endpoint: Endpoint, settings: Upstream) -> None:
-        self.pool = AsyncPool(endpoint, settings)
+        self._run(AsyncPool(endpoint, settings))
+        self.pool = self._pool
+
+    def _run(self, pool: AsyncPool | AsyncHttpxPool) -> None:
+        self._pool = pool
         self._runner = asyncio.Runner()
         self._closed = False
 
@@ -176,8 +182,8 @@ class AsyncClient:
     ) -> Answer:
         chunked = chunked and not isinstance(body, bytes)
 
-        async def send() -> AsyncAnswer:
-            return await self.pool.send(
+        async def send() -> AsyncAnswer | AsyncHttpxAnswer:
+            return await self._pool.send(
                 request_head(body, method, chunked=chunked),
                 body if isinstance(body, bytes) else _each(body),
                 method=method,
@@ -186,7 +192,10 @@ class AsyncClient:
                 fresh=fresh,
             )
 
-        return _AwaitedAnswer(self._runner, self._runner.run(send()))
+        return self._face(self._runner.run(send()))
+
+    def _face(self, answer: Any) -> Answer:
+        return _AwaitedAnswer(self._runner, answer)
 
     def settle(self, done: Callable[[], bool]) -> None:
         async def wait() -> None:
@@ -200,16 +209,22 @@ class AsyncClient:
         if self._closed:
             return
         self._closed = True
-        self._runner.run(self.pool.aclose())
+        self._runner.run(self._close())
         assert not asyncio.all_tasks(self._runner.get_loop()), "a task was left behind"
         self._runner.close()
 
+    async def _close(self) -> None:
+        await self._pool.aclose()
+
 
 class BlockingClient:
-    """A `BlockingPool` used from this thread."""
+    """A blocking pool used from this thread."""
+
+    pool: Any
 
     def __init__(self, endpoint: Endpoint, settings: Upstream) -> None:
-        self.pool = BlockingPool(endpoint, settings)
+        self._pool: BlockingPool | BlockingHttpxPool = BlockingPool(endpoint, settings)
+        self.pool = self._pool
 
     def send(
         self,
@@ -219,17 +234,22 @@ class BlockingClient:
         chunked: bool = True,
         timeout: float = PATIENCE,
         fresh: bool = False,
-    ) -> BlockingAnswer:
+    ) -> Answer:
         chunked = chunked and not isinstance(body, bytes)
         items: bytes | Iterator[bytes] = body if isinstance(body, bytes) else iter(body)
         head = request_head(body, method, chunked=chunked)
-        return self.pool.send(head, items, method=method, chunked=chunked, timeout=timeout, fresh=fresh)
+        return self._face(
+            self._pool.send(head, items, method=method, chunked=chunked, timeout=timeout, fresh=fresh)
+        )
+
+    def _face(self, answer: Answer) -> Answer:
+        return answer
 
     def settle(self, done: Callable[[], bool]) -> None:
         """Nothing happens by itself here: a blocking pool looks when it is asked."""
 
     def close(self) -> None:
-        self.pool.close()
+        self._pool.close()
 
 
 class HttpxPool:
@@ -266,86 +286,40 @@ def _with_transport(kind: str, endpoint: Endpoint, settings: Upstream) -> HttpxU
     return HttpxUpstream(transport, **common)
 
 
-class AsyncHttpxClient:
-    """An `AsyncHttpxPool` and its own event loop, which runs only while something is waited for."""
+class AsyncHttpxClient(AsyncClient):
+    """An `AsyncHttpxPool` over a user's transport."""
 
     def __init__(self, kind: str, endpoint: Endpoint, settings: Upstream) -> None:
         given = _with_transport(f"{kind}.AsyncHTTPTransport", endpoint, settings)
-        self._pool = AsyncHttpxPool(endpoint, given)
-        self.pool = HttpxPool(self._pool, given.transport)
-        self._runner = asyncio.Runner()
-        self._closed = False
+        pool = AsyncHttpxPool(endpoint, given)
+        self._run(pool)
+        self.pool = HttpxPool(pool, given.transport)
 
-    def send(
-        self,
-        body: bytes | Iterable[bytes] = b"",
-        *,
-        method: str = "GET",
-        chunked: bool = True,
-        timeout: float = PATIENCE,
-        fresh: bool = False,
-    ) -> Answer:
-        chunked = chunked and not isinstance(body, bytes)
-
-        async def send() -> AsyncHttpxAnswer:
-            return await self._pool.send(
-                request_head(body, method, chunked=chunked),
-                body if isinstance(body, bytes) else _each(body),
-                method=method,
-                chunked=chunked,
-                timeout=timeout,
-                fresh=fresh,
-            )
-
-        return _FirstTaken(_SettledAnswer(self._runner, self._runner.run(send())))
+    def _face(self, answer: Any) -> Answer:
+        return _FirstTaken(_SettledAnswer(self._runner, answer))
 
     def settle(self, done: Callable[[], bool]) -> None:
         """Nothing happens by itself here: a transport looks when it is asked."""
 
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._runner.run(self._close())
-        self._runner.close()
-
     async def _close(self) -> None:
-        await self._pool.aclose()
+        await super()._close()
         await self.pool.transport.aclose()
         await asyncio.sleep(0)  # httpcore leaves generators to the loop
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, "a task was left behind"
 
 
-class BlockingHttpxClient:
-    """A `BlockingHttpxPool` used from this thread."""
+class BlockingHttpxClient(BlockingClient):
+    """A `BlockingHttpxPool` over a user's transport."""
 
     def __init__(self, kind: str, endpoint: Endpoint, settings: Upstream) -> None:
         given = _with_transport(f"{kind}.HTTPTransport", endpoint, settings)
         self._pool = BlockingHttpxPool(endpoint, given)
         self.pool = HttpxPool(self._pool, given.transport)
 
-    def send(
-        self,
-        body: bytes | Iterable[bytes] = b"",
-        *,
-        method: str = "GET",
-        chunked: bool = True,
-        timeout: float = PATIENCE,
-        fresh: bool = False,
-    ) -> Answer:
-        chunked = chunked and not isinstance(body, bytes)
-        items: bytes | Iterator[bytes] = body if isinstance(body, bytes) else iter(body)
-        head = request_head(body, method, chunked=chunked)
-        return _FirstTaken(
-            self._pool.send(head, items, method=method, chunked=chunked, timeout=timeout, fresh=fresh)
-        )
-
-    def settle(self, done: Callable[[], bool]) -> None:
-        """Nothing happens by itself here: a transport looks when it is asked."""
+    def _face(self, answer: Answer) -> Answer:
+        return _FirstTaken(answer)
 
     def close(self) -> None:
-        self._pool.close()
+        super().close()
         self.pool.transport.close()
 
 

@@ -2,7 +2,8 @@
 
 A generator yields effects and is told what happened: the answer by `send`, a failure by `throw`. Drivers
 only perform the effects, blocking or not, and close the generator; they take no decision (design section
-10). The default route never comes here.
+10). Today nothing hangs on the answer itself, so they close it without telling. The default route never
+comes here.
 """
 
 from __future__ import annotations
