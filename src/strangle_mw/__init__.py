@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from strangle_mw.core.messages import RequestHead
 from strangle_mw.core.model import (
+    Breaker,
     Condition,
     HeaderRules,
+    Health,
     HttpxUpstream,
+    Pin,
     Redirect,
     Respond,
     Route,
+    Shadow,
     Split,
     Stage,
     Tls,
@@ -25,7 +29,7 @@ from strangle_mw.core.model import (
 from strangle_mw.errors import ConfigError, ForwardError, Problem, StrangleError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from strangle_mw.asgi import ASGIStrangler
     from strangle_mw.config import Source
@@ -34,16 +38,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Breaker",
     "Condition",
     "ConfigError",
     "ForwardError",
     "HeaderRules",
+    "Health",
     "HttpxUpstream",
+    "Pin",
     "Problem",
     "Redirect",
     "RequestHead",
     "Respond",
     "Route",
+    "Shadow",
     "Split",
     "Stage",
     "StrangleError",
@@ -61,14 +69,20 @@ def strangle(
     trusted_proxies: Sequence[str] = (),
     allow_headers: Sequence[str] = (),
     max_body: int | None = None,
+    replay_limit: int | None = None,
+    identify: Callable[[RequestHead], object] | None = None,
+    store: str | None = None,
+    pin: Pin | None = None,
 ) -> ASGIStrangler | WSGIStrangler:
     """Wrap an app, so that requests with a route go to their upstream and all others to the app.
 
     `source` is a list of `Route` (or dicts), a dict, or the path of a `.toml`, `.json` or `.yaml` file.
     `interface` says "asgi" or "wsgi" where it cannot be told from the app. `trusted_proxies` are addresses
     and networks whose `X-Forwarded-*` headers are kept, `allow_headers` names with `_` or `.` that may be
-    forwarded, `max_body` the bytes that a forwarded body may have; the same names stand in the file's table
-    `[strangle]`, and those given here go first. Raises `ConfigError` with every problem of the table and
+    forwarded, `max_body` the bytes that a forwarded body may have, `replay_limit` those up to which one is
+    kept so that the wrapped app can answer after all. `identify` names the user of a request, for sticky
+    splits; `store` is where live changes are kept (`sqlite:///path.db`, `redis://host`); `pin` lets testers
+    choose a side. The same names stand in the file's table `[strangle]`, and those given here go first. Raises `ConfigError` with every problem of the table and
     `TypeError` if `app` is not an app.
     """
     from strangle_mw.engine import Engine
@@ -82,6 +96,10 @@ def strangle(
         trusted_proxies=trusted_proxies,
         allow_headers=allow_headers,
         max_body=max_body,
+        replay_limit=replay_limit,
+        identify=identify,
+        store=store,
+        pin=pin,
     )
     if (engine.settings.interface or detect_interface(app)) == "asgi":
         from strangle_mw.asgi import ASGIStrangler

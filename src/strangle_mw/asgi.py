@@ -9,18 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from strangle_mw.core.answers import answer_headers
-from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
+from strangle_mw.core.answers import public_headers
+from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, Reject, prepare
+from strangle_mw.core.exchange import FallBack
+from strangle_mw.core.exchange import Send as SendTo
+from strangle_mw.core.fallback import NEVER
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
-from strangle_mw.core.messages import RequestHead
+from strangle_mw.core.messages import RequestHead, status_class
+from strangle_mw.core.sticky import mark_headers
 from strangle_mw.core.upstreams import check_transports
-from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, log
+from strangle_mw.engine import CLIENT_GONE, FALLBACK_KEY, Engine, log
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
     from strangle_mw.core.decision import Decision
+    from strangle_mw.core.messages import Header
     from strangle_mw.transports.make import AsyncAnswer
 
 Scope = MutableMapping[str, Any]
@@ -62,6 +68,9 @@ class ASGIStrangler:
         self.engine = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        engine = self.engine
+        if monotonic() >= engine.due:
+            engine.look()
         if scope["type"] != "http":
             await self._pass(scope, receive, send)
             return
@@ -69,11 +78,13 @@ class ASGIStrangler:
         raw = scope.get("raw_path") or None
         if root := scope.get("root_path"):
             path = _whole_path(root, path)
-        decision = prepare(self.engine.snapshot, scope["method"], raw, path, scope, _READER)
+        decision = prepare(engine.snapshot, scope["method"], raw, path, scope, _READER)
         if decision is LEGACY:
             await self.app(scope, receive, send)
         elif isinstance(decision, Forward):
-            await self._forward(decision, receive, send)
+            await self._forward(decision, scope, receive, send)
+        elif isinstance(decision, Legacy):
+            await self._legacy(decision, scope, receive, send)
         else:
             await self._answer(decision, scope["method"], send)
 
@@ -89,73 +100,132 @@ class ASGIStrangler:
         finally:
             if scope["type"] == "lifespan":
                 await self.engine.aclose(asyncio.get_running_loop())
+                await asyncio.to_thread(self.engine.follower.flush)
+
+    async def _legacy(self, decision: Legacy, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the wrapped app answer for a route whose stage says so."""
+        if decision.mark is None:
+            self.engine.passed(decision, scope["method"])
+            await self.app(scope, receive, send)
+        else:
+            await self._marked(decision, "", scope, receive, send)
+
+    async def _marked(
+        self, of: Legacy | Forward, outcome: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let the wrapped app answer, count that, and mark a canaried answer; `outcome` if it is known."""
+        mark, method = of.mark, scope["method"]
+
+        async def marked(message: MutableMapping[str, Any]) -> None:
+            nonlocal outcome
+            if message["type"] == "http.response.start":
+                outcome = outcome or status_class(message["status"])
+                if mark is not None:
+                    headers = mark_headers([(n, v) for n, v in message.get("headers", ())], mark, method)
+                    message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, marked)
+        finally:
+            self.engine.count(of, "legacy", outcome or "failed")
 
     async def _answer(self, decision: Decision, method: str, send: Send) -> None:
         if isinstance(decision, Answer):
-            await _respond(send, decision.status, decision.headers, decision.body)
+            headers = decision.headers
+            if decision.mark is not None:
+                headers = mark_headers(headers, decision.mark, method)
+            self.engine.count(decision, "modern", status_class(decision.status))
+            await _respond(send, decision.status, headers, decision.body)
         elif isinstance(decision, Reject):
             headers, body = self.engine.failure(method, decision.status, decision.reason, decision.request_id)
             await _respond(send, decision.status, headers, body)
 
-    async def _forward(self, forward: Forward, receive: Receive, send: Send) -> None:
+    async def _forward(self, forward: Forward, scope: Scope, receive: Receive, send: Send) -> None:
         client = _Client(receive)
         answer: AsyncAnswer | None = None
-        started = False
+        fallback: FallBack | None = None
+        outcome = ""
         try:
-            answer, endpoint = await self._converse(forward, client)
-            plan = forward.action.response_headers
-            headers = answer_headers(answer.headers, answer.status, plan, forward, endpoint)
-            body, complete = answer.take(), answer.complete
-            started = True
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": body, "more_body": not complete})
-            if not complete:
-                await _relay(answer, send)
+            answer, headers, fallback = await self._converse(forward, client)
+            if answer is not None:
+                body, complete = answer.take(), answer.complete
+                outcome = "cut"
+                await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+                await send({"type": "http.response.body", "body": body, "more_body": not complete})
+                if not complete:
+                    await _relay(answer, send)
+                outcome = status_class(answer.status)
         except ForwardError as exc:
             if exc.status == CLIENT_GONE:
+                outcome = "gone"
                 log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
-            elif started:
+            elif outcome:
                 raise  # the server then cuts the connection: an answer never ends cleanly before its end (P6)
             else:
+                outcome = "failed"
                 await _respond(send, exc.status, *self.engine.failed(forward, exc))
         finally:
+            if fallback is None:
+                self.engine.count(forward, "modern", outcome or "gone")
             if answer is not None:
                 answer.close()
             if client.busy:
                 await client.aclose(answer)
+        if fallback is not None:
+            scope = {**scope, FALLBACK_KEY: fallback.reason}
+            await self._marked(forward, f"fallback:{fallback.reason}", scope, client.replay, send)
 
-    async def _converse(self, forward: Forward, client: _Client) -> tuple[AsyncAnswer, int]:
-        """Perform the effects of `core.exchange` with asyncio; return the answer, and whose it is."""
+    async def _converse(
+        self, forward: Forward, client: _Client
+    ) -> tuple[AsyncAnswer | None, list[Header], FallBack | None]:
+        """Perform the effects of `core.exchange` with asyncio; return the answer and its headers, or who else."""
+        engine, method = self.engine, forward.head.method
+        policy = engine.policy(forward)
         body: bytes | AsyncIterator[bytes] = b""
         length = forward.length
         if length:
-            body, length = await client.body(length, forward.max_body)
-        pools = self.engine.async_pools(forward.upstream, asyncio.get_running_loop())
-        conversation = self.engine.begin(forward, pools, replayable=isinstance(body, bytes))
-        effect = next(conversation)
+            body, length = await client.body(length, forward.max_body, engine.settings.replay_limit)
+        pools = engine.async_pools(forward.upstream, asyncio.get_running_loop())
+        conversation = engine.begin(forward, pools, policy, replayable=isinstance(body, bytes))
+        answer: AsyncAnswer | None = None
+        headers: list[Header] = []
         try:
-            while True:
+            effect = next(conversation)
+            while isinstance(effect, SendTo):
                 try:
                     answer = await pools[effect.endpoint].send(
-                        self.engine.serialize(forward, length, effect.endpoint),
+                        engine.serialize(forward, length, effect.endpoint),
                         body,
-                        method=forward.head.method,
+                        method=method,
                         chunked=length == CHUNKED,
                         timeout=forward.action.timeout or forward.upstream.declared.timeout,
                         fresh=effect.fresh,
+                        patient=policy is NEVER,
                         on_slow=client.watch,
                     )
+                    headers = public_headers(answer.headers, answer.status, forward, effect.endpoint)
                 except ForwardError as exc:
+                    answer = _dropped(answer)
                     effect = conversation.throw(exc)
                 else:
-                    return answer, effect.endpoint
+                    effect = conversation.send(answer.status)
         finally:
             conversation.close()
+        if isinstance(effect, FallBack):
+            return _dropped(answer), headers, effect
+        return answer, headers, None
 
 
 def _whole_path(root: str, path: str) -> str:
     """Return the path with the root path, which is part of it (design section 3.4); servers differ."""
     return path if path == root or path.startswith(root.rstrip("/") + "/") else root + path
+
+
+def _dropped(answer: AsyncAnswer | None) -> None:
+    """Close an answer that nobody gets."""
+    if answer is not None:
+        answer.close()
 
 
 async def _respond(send: Send, status: int, headers: Any, body: bytes) -> None:
@@ -182,21 +252,34 @@ class _Client:
     _watcher: asyncio.Task[None] | None = None
     _stream: AsyncGenerator[bytes, None] | None = None
     _fail: Callable[[ForwardError], None] | None = None
+    _streaming = False
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
+        self._seen: list[MutableMapping[str, Any]] = []
 
-    async def body(self, length: int, max_body: int | None) -> tuple[bytes | AsyncIterator[bytes], int]:
+    async def body(
+        self, length: int, max_body: int | None, replay_limit: int
+    ) -> tuple[bytes | AsyncIterator[bytes], int]:
         """Return the body, whole if it is small, and its length as it will be framed."""
         self._limit = max_body
-        if 0 < length <= REPLAY_LIMIT:
+        if 0 < length <= replay_limit:
             return b"".join([chunk async for chunk in self._chunks(length)]), length
         if length == UNDECLARED:
             return await self._undeclared()
         return self._streamed(self._chunks(length)), length
 
+    async def replay(self) -> MutableMapping[str, Any]:
+        """Give the wrapped app what was received before it was asked, and then what comes."""
+        return self._seen.pop(0) if self._seen else await self._receive()
+
+    def _note(self, message: MutableMapping[str, Any]) -> None:
+        """Keep what was received for `replay`, as long as that may be asked for."""
+        if not (self._streaming or (self._seen and not self._seen[-1].get("more_body", False))):
+            self._seen.append(message)
+
     def _streamed(self, chunks: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-        self._reading = self.busy = True
+        self._reading = self.busy = self._streaming = True
         self._stream = chunks
         return chunks
 
@@ -215,6 +298,7 @@ class _Client:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise _gone()
+            self._note(message)
             chunk, more = message.get("body", b""), message.get("more_body", False)
             count += len(chunk)
             if self._limit is not None and count > self._limit:
@@ -241,6 +325,7 @@ class _Client:
     async def _wait_for_disconnect(self) -> None:
         message = await self._receive()
         while message["type"] != "http.disconnect":
+            self._note(message)
             await asyncio.sleep(0)  # a server that never waits here must not stop the loop
             message = await self._receive()
         if self._fail is not None:

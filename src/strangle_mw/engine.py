@@ -1,12 +1,13 @@
-"""The running middleware, whatever its interface: the current snapshot and the pools to upstreams.
+"""The running middleware, whatever its interface: the snapshot in force, pools and states of this process.
 
 Drivers ask the engine, the engine owns everything that lives longer than a request. No decision is taken
-here (`core.decision`), no byte is sent (`transports`, which only this module imports). Pools are made on
-first use, per process and event loop: they survive neither a fork nor their loop.
+here (`core.decision`), no byte is sent (`transports`, which only this module imports). What changes the table
+while it runs is `live`, `follower` and `probing`.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import random
@@ -15,28 +16,35 @@ import weakref
 from binascii import hexlify
 from hashlib import blake2b
 from threading import Lock
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
-from strangle_mw.config import load
-from strangle_mw.core.balance import choose
 from strangle_mw.core.exchange import exchange
+from strangle_mw.core.fallback import NEVER, SAFE_METHODS
 from strangle_mw.core.hygiene import CHUNKED
 from strangle_mw.core.messages import problem
-from strangle_mw.core.model import HttpxUpstream
+from strangle_mw.core.model import HttpxUpstream, Stage
 from strangle_mw.errors import ForwardError
+from strangle_mw.follower import Follower
+from strangle_mw.live import Live
+from strangle_mw.probing import Probers
+from strangle_mw.states import Endpoints, States
+from strangle_mw.stores import open_store
 from strangle_mw.transports.h1 import serialize_head
-from strangle_mw.transports.make import make_async_pools, make_blocking_pools
+from strangle_mw.transports.registry import PoolRegistry
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Collection, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
     from strangle_mw.config import Source
     from strangle_mw.core.compiled import CompiledUpstream
-    from strangle_mw.core.decision import Forward, Snapshot
-    from strangle_mw.core.exchange import Send
+    from strangle_mw.core.decision import Answer, Forward, Legacy, Snapshot
+    from strangle_mw.core.exchange import Effect
+    from strangle_mw.core.fallback import FallbackPolicy
     from strangle_mw.core.messages import Header
     from strangle_mw.core.model import Settings
+    from strangle_mw.probing import Asks
     from strangle_mw.transports.make import AsyncPool, BlockingPool
     from strangle_mw.transports.websocket import UpstreamWebSocket
 
@@ -47,8 +55,10 @@ log = logging.getLogger("strangle_mw")
 CLIENT_GONE = 499
 """Nginx's status for a client that left; logged, never sent."""
 
-REPLAY_LIMIT = 65_536
-"""Bytes of a body that are read before sending, so that it can be sent again (design section 4.3)."""
+FALLBACK_KEY = "strangle.fallback"
+"""Where the wrapped app finds in its scope or environ why it answers for the modern side."""
+
+MEMORY = "memory:"
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -56,21 +66,28 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 class Engine:
     """Holds what one wrapped app needs to forward requests.
 
-    `snapshot` is replaced whole by `swap`; a request reads it once. Raises `ConfigError` if the first table
-    cannot be used.
+    `snapshot` is replaced whole, by one reference; a request reads it once. A driver calls `look` when `due`
+    (monotonic seconds) has come. Raises `ConfigError` if the first table cannot be used.
     """
 
+    snapshot: Snapshot
+
     def __init__(self, source: Source, **settings: Any) -> None:
-        self.hop_marker = _hop_marker()
-        self.snapshot: Snapshot = load(
-            source, hop_marker=self.hop_marker, new_id=_new_id, draw=_draw, **settings
-        )
+        self.states = States()
+        self.pools = PoolRegistry()
         self.told_raw = False
-        self._lock = Lock()
-        self._async_pools: dict[
-            int, tuple[AbstractEventLoop, dict[CompiledUpstream, Sequence[AsyncPool]]]
-        ] = {}
-        self._pools: dict[CompiledUpstream, Sequence[BlockingPool]] = {}
+        self._looking = Lock()
+        hooks = {"hop_marker": _hop_marker(), "new_id": _new_id, "draw": _draw, "now": time}
+        self.live = Live(source, {**hooks, **settings}, self.states, self._install)
+        self.store = open_store(self.settings.store or MEMORY)
+        self.follower = Follower(self.store, self.live, self.states)
+        self.probers = Probers(
+            _make_probe, self.states.upstream, lambda: bool(self.live.waiting), self.live.refresh
+        )
+        self._shared = (self.settings.store or MEMORY) != MEMORY
+        if self._shared:
+            self.follower.read()  # before the first request: the kill switch may be on
+        self.due = self._first_look()
         _engines.add(self)
         self._tell()
 
@@ -79,22 +96,85 @@ class Engine:
         """The settings in force, those given in code before those of the file."""
         return self.snapshot.settings
 
-    def swap(self, snapshot: Snapshot) -> None:
-        """Put another snapshot in force for requests that start from now on."""
+    # --- the table while it runs
+
+    def look(self) -> None:
+        """See whether something has changed; called by drivers on the way of a request, and never waits.
+
+        The first look of a process starts its threads, as far as the table needs any: an import may be
+        followed by a fork.
+        """
+        if not self._looking.acquire(blocking=False):
+            return
+        try:
+            self.due = monotonic() + 1.0
+            if self._shared:
+                self.follower.start()
+            self.probers.watch(self.snapshot.upstreams.values())
+            self.due = monotonic() + self.live.look()
+            self.pools.sweep()
+        finally:
+            self._looking.release()
+
+    def sync(self) -> None:
+        """Read the store and write to it now, for stores that no thread follows."""
+        self.follower.read()
+        self.follower.flush()
+
+    def _install(self, snapshot: Snapshot) -> None:
+        before = self.__dict__.get("snapshot")
         self.snapshot = snapshot
+        if before is not None and before.upstreams is not snapshot.upstreams:
+            kept = set(snapshot.upstreams.values())
+            self.pools.retire(u for u in before.upstreams.values() if u not in kept)
+            self.states.keep(kept)
+
+    def _first_look(self) -> float:
+        """Return when to look first: at once, or never if nothing can change."""
+        probed = any(u.declared.health is not None for u in self.snapshot.upstreams.values())
+        return 0.0 if self._shared or probed or self.live.watch is not None else float("inf")
+
+    # --- one request
 
     def begin(
-        self, forward: Forward, pools: Sequence[Pool], *, replayable: bool
-    ) -> Generator[Send, Any, Any]:
+        self, forward: Forward, pools: Sequence[Pool], policy: FallbackPolicy, *, replayable: bool
+    ) -> Generator[Effect, int, None]:
         """Start the conversation that forwards one request; the effects name a pool by its place."""
-        method = forward.head.method
-        if len(pools) == 1:
-            return exchange(method, replayable=replayable)
+        route = forward.route.name
+        if policy.mode == "auto":
+            self.states.asked(route)
+        endpoints = Endpoints(self.states.upstream(forward.upstream), pools)
+        return exchange(
+            forward.head.method,
+            endpoints,
+            replayable=replayable,
+            policy=policy,
+            spend=lambda: self.states.spend(route),
+        )
 
-        def chosen(tried: Collection[int]) -> int:
-            return choose([p.in_flight for p in pools], tried, random.randrange)
+    def policy(self, forward: Forward) -> FallbackPolicy:
+        """Return what happens when the modern side fails; asked before anything of the body is read."""
+        staging = forward.route.staging
+        policy = staging.policies.get(forward.dial.stage, NEVER)
+        return policy if policy is NEVER or time() < staging.until else NEVER
 
-        return exchange(method, replayable=replayable, endpoints=len(pools), choose=chosen)
+    def count(self, of: Forward | Answer | Legacy, side: str, outcome: str) -> None:
+        """Count one request of a route."""
+        route, dial = of.route, of.dial
+        if route is not None and dial is not None:
+            self.states.count(route.name, dial, side, outcome)
+            if side == "legacy" and route.name in self.live.retired:
+                self.states.old_code_ran(route.name)
+
+    def passed(self, decision: Legacy, method: str) -> None:
+        """Count a request that a route's stage leaves to the wrapped app, and the copy that would be made."""
+        self.count(decision, "legacy", "passed")
+        route, dial = decision.route, decision.dial
+        if dial is not None and dial.stage is Stage.SHADOW and route is not None:
+            shadow = route.declared.shadow
+            copied = method in SAFE_METHODS or (shadow is not None and shadow.unsafe)
+            if copied and _draw() < route.staging.sample:
+                self.count(decision, "shadow", "not-compared")
 
     def serialize(self, forward: Forward, length: int, endpoint: int = 0) -> bytes:
         """Write the head that is sent upstream; `length` is the body's, as far as it is known by now."""
@@ -107,24 +187,11 @@ class Engine:
 
     def async_pools(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> Sequence[AsyncPool]:
         """Return the pools to an upstream's endpoints for one event loop."""
-        entry = self._async_pools.get(id(loop))
-        if entry is None:
-            with self._lock:
-                self._forget_closed_loops()
-                entry = self._async_pools.setdefault(id(loop), (loop, {}))
-        pools = entry[1].get(upstream)
-        if pools is None:
-            pools = entry[1].setdefault(upstream, make_async_pools(upstream))
-        return pools
+        return self.pools.of_loop(upstream, loop)
 
     def blocking_pools(self, upstream: CompiledUpstream) -> Sequence[BlockingPool]:
         """Return the pools to an upstream's endpoints for this process's threads."""
-        pools = self._pools.get(upstream)
-        if pools is None:
-            with self._lock:
-                pools = self._pools.get(upstream) or make_blocking_pools(upstream)
-                self._pools[upstream] = pools
-        return pools
+        return self.pools.of_threads(upstream)
 
     async def websocket(
         self,
@@ -147,17 +214,14 @@ class Engine:
 
     async def aclose(self, loop: AbstractEventLoop) -> None:
         """Close the pools of one event loop, for the end of its lifespan."""
-        entry = self._async_pools.pop(id(loop), None)
-        for pools in entry[1].values() if entry is not None else ():
-            for pool in pools:
-                await pool.aclose()
+        await self.pools.aclose(loop)
 
     def close(self) -> None:
-        """Close the idle connections of this process's threads."""
-        taken, self._pools = self._pools, {}
-        for pools in taken.values():
-            for pool in pools:
-                pool.close()
+        """Stop this process's threads and close its idle connections; what was counted is stored before."""
+        self.probers.stop()
+        self.follower.stop()
+        self.store.close()
+        self.pools.close()
 
     def failure(
         self, method: str, status: int, reason: str, asked: bytes, route: str = "", detail: str = ""
@@ -189,16 +253,15 @@ class Engine:
         what = "paths are quoted anew, an encoded slash has become a slash"
         log.warning("%s gives no raw request target: %s", server, what)
 
-    def forget_connections(self) -> None:
-        """Drop every pool without closing its sockets: after a fork they belong to the parent."""
-        self._lock = Lock()
-        self._pools = {}
-        self._async_pools = {}
-
-    def _forget_closed_loops(self) -> None:
-        for key, (loop, _) in tuple(self._async_pools.items()):
-            if loop.is_closed():
-                del self._async_pools[key]
+    def reset_after_fork(self) -> None:
+        """Begin anew in a child process: sockets, threads and locks belong to the parent."""
+        self._looking = Lock()
+        self.pools = PoolRegistry()
+        self.states.reset_after_fork()
+        self.live.reset_after_fork()
+        self.follower.reset_after_fork()
+        self.probers.reset_after_fork()
+        self.due = self._first_look()
 
     def _tell(self) -> None:
         snapshot = self.snapshot
@@ -231,10 +294,24 @@ def _draw() -> int:
     return random.randrange(10_000)  # noqa: S311 - shares out requests, decides nothing secret
 
 
+def _make_probe(upstream: CompiledUpstream) -> Asks:
+    from strangle_mw.transports.probe import Probe
+
+    health = upstream.declared.health
+    assert health is not None  # noqa: S101 - `Probers` asks for none else
+    return Probe(upstream, health.path, health.interval)
+
+
 def _after_fork() -> None:
     for engine in tuple(_engines):
-        engine.forget_connections()
+        engine.reset_after_fork()
+
+
+def _at_exit() -> None:
+    for engine in tuple(_engines):
+        engine.follower.stop()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

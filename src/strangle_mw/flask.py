@@ -27,6 +27,10 @@ SETTINGS = {
     "STRANGLE_TRUSTED_PROXIES": "trusted_proxies",
     "STRANGLE_ALLOW_HEADERS": "allow_headers",
     "STRANGLE_MAX_BODY": "max_body",
+    "STRANGLE_REPLAY_LIMIT": "replay_limit",
+    "STRANGLE_IDENTIFY": "identify",
+    "STRANGLE_STORE": "store",
+    "STRANGLE_PIN": "pin",
 }
 
 

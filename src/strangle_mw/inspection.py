@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo
-from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, is_active, prepare
-from strangle_mw.core.explain import candidates, nearest_paths
+from strangle_mw.core.compiled import ForwardTo, RedirectTo
+from strangle_mw.core.decision import Answer, Forward, Legacy, Reject, prepare
+from strangle_mw.core.explain import candidates, nearest_paths, why_this_side
 from strangle_mw.core.messages import RequestHead, is_token
+from strangle_mw.core.model import Stage
 from strangle_mw.core.paths import readings, requote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from strangle_mw.core.compiled import CompiledRoute
     from strangle_mw.core.decision import Decision, Snapshot
     from strangle_mw.core.explain import Candidate
 
@@ -28,7 +30,7 @@ class Explanation:
 
     `outcome` is one sentence; `candidates` the routes whose path fits, best first; `nearest` paths of the
     table that are spelt alike, when no route takes the request; `readings` of an ambiguous path, each with
-    the route that it selects.
+    the route that it selects; `reason` why the stage of the route chose its side.
     """
 
     method: str
@@ -37,6 +39,7 @@ class Explanation:
     candidates: Sequence[Candidate]
     nearest: Sequence[str]
     readings: Sequence[tuple[str, str]] = ()
+    reason: str = ""
 
     @property
     def outcome(self) -> str:
@@ -45,12 +48,15 @@ class Explanation:
         if isinstance(decision, Forward):
             endpoint = decision.upstream.endpoints[0]
             sent = decision.target.decode("latin-1")
-            return f"forwarded by {decision.route.name!r} to {decision.upstream.name!r}: {endpoint}{sent}"
+            why = f" ({self.reason})" if decision.mark is not None else ""
+            return f"forwarded by {decision.route.name!r} to {decision.upstream.name!r}: {endpoint}{sent}{why}"
         if isinstance(decision, Answer):
             where = dict(decision.headers).get(b"location", b"").decode("latin-1")
             return f"answered by {decision.route.name!r}: {decision.status}{' ' + where if where else ''}"
         if isinstance(decision, Reject):
             return f"refused: {decision.status} ({decision.reason})"
+        if isinstance(decision, Legacy) and decision.route is not None:
+            return f"the wrapped app answers (legacy), by {decision.route.name!r}: {self.reason}"
         return "the wrapped app answers (legacy)"
 
     def lines(self) -> list[str]:
@@ -60,7 +66,7 @@ class Explanation:
         for number, candidate in enumerate(self.candidates, start=1):
             verdict = candidate.refused or ("a better route took it" if taken else "taken")
             taken = taken or candidate.refused is None
-            found.append(f"{number}. {candidate.route.name}  [{candidate.route.stage.value}]: {verdict}")
+            found.append(f"{number}. {candidate.route.name}  [{_stage(candidate.route)}]: {verdict}")
         if not found:
             found.append("no route's path fits")
         found += [f"reading {reading!r} selects {name!r}" for reading, name in self.readings]
@@ -74,7 +80,7 @@ class Explanation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the explanation as plain data."""
-        side = "legacy" if self.decision is LEGACY else type(self.decision).__name__.lower()
+        side = type(self.decision).__name__.lower()
         return {
             "method": self.method,
             "target": self.target,
@@ -82,6 +88,7 @@ class Explanation:
             "outcome": self.outcome,
             "candidates": [{"route": c.route.name, "refused": c.refused} for c in self.candidates],
             "nearest": list(self.nearest),
+            "reason": self.reason,
             "readings": [{"path": reading, "selects": name} for reading, name in self.readings],
         }
 
@@ -129,6 +136,7 @@ def explain(snapshot: Snapshot, method: str, url: str, headers: Sequence[str] = 
         fitting,
         () if taken else nearest_paths(snapshot, raw),
         _disagreements(snapshot, head) if decision == Reject(400, "ambiguous-path") else (),
+        why_this_side(snapshot, route, head) if (route := getattr(decision, "route", None)) else "",
     )
 
 
@@ -137,7 +145,8 @@ def _disagreements(snapshot: Snapshot, head: RequestHead) -> list[tuple[str, str
     found: dict[str, str] = {}
     for reading in readings(head.path):
         route = snapshot.table.match(requote(reading) if reading != head.path else reading, head.method, head)
-        name = route.name if isinstance(route, CompiledRoute) and is_active(route) else "legacy"
+        active = snapshot.active(route)
+        name = "legacy" if active is None else active.name
         found.setdefault(name, reading.decode("utf-8", "backslashreplace"))
     return [(reading, name) for name, reading in found.items()]
 
@@ -174,9 +183,14 @@ def _row(route: CompiledRoute) -> Row:
         ",".join(sorted(route.methods)) or "any",
         path,
         ", ".join(conditions),
-        route.stage.value,
+        _stage(route),
         _target(route),
     )
+
+
+def _stage(route: CompiledRoute) -> str:
+    dial = route.staging.dial
+    return f"canary {dial.points / 100:g}%" if dial.stage is Stage.CANARY else dial.stage.value
 
 
 def _target(route: CompiledRoute) -> str:

@@ -11,11 +11,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from strangle_mw.core.answers import answer_headers
-from strangle_mw.core.decision import LEGACY, Answer, Forward, Reject, prepare
+from strangle_mw.core.answers import public_headers
+from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, Reject, prepare
+from strangle_mw.core.exchange import FallBack
+from strangle_mw.core.exchange import Send as SendTo
+from strangle_mw.core.fallback import NEVER, reason_of
 from strangle_mw.core.hygiene import UNDECLARED
-from strangle_mw.core.messages import RequestHead, is_token
-from strangle_mw.engine import CLIENT_GONE, log
+from strangle_mw.core.messages import RequestHead, is_token, status_class
+from strangle_mw.engine import CLIENT_GONE, FALLBACK_KEY, log
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -71,19 +74,31 @@ async def serve(app: App, engine: Engine, scope: Event, path: str, receive: Rece
     The default route calls the wrapped app with the very objects that the server gave.
     """
     decision = prepare(engine.snapshot, "GET", scope.get("raw_path") or None, path, scope, _READER)
-    if decision is LEGACY:
+    if isinstance(decision, Legacy):
+        if decision is not LEGACY:
+            engine.count(decision, "legacy", "passed")
         await app(scope, receive, send)
         return
     client = _Client(scope, receive, send)
-    if (await receive())["type"] != "websocket.connect":
+    first = await receive()
+    if first["type"] != "websocket.connect":
         return
+    fallback: FallBack | None = None
     try:
         if isinstance(decision, Forward):
-            await _forward(engine, decision, client)
+            fallback = await _forward(engine, decision, client)
         else:
             await _answer(engine, decision, client)
     except OSError:  # of `send`: the ASGI specification's word for a client that has left
         log.debug("%d client gone", CLIENT_GONE)
+    if fallback is not None and isinstance(decision, Forward):
+        engine.count(decision, "legacy", f"fallback:{fallback.reason}")
+        seen = [first]
+
+        async def replay() -> Event:
+            return seen.pop() if seen else await receive()
+
+        await app({**scope, FALLBACK_KEY: fallback.reason}, replay, send)
 
 
 async def _answer(engine: Engine, decision: Decision, client: _Client) -> None:
@@ -94,23 +109,35 @@ async def _answer(engine: Engine, decision: Decision, client: _Client) -> None:
         await client.deny(decision.status, headers, body)
 
 
-async def _forward(engine: Engine, forward: Forward, client: _Client) -> None:
-    """Hold a place of the upstream's bulkhead as long as the WebSocket is open."""
+class _FallsBack(Exception):  # noqa: N818 - no error: the wrapped app answers
+    def __init__(self, effect: FallBack) -> None:
+        self.effect = effect
+
+
+async def _forward(engine: Engine, forward: Forward, client: _Client) -> FallBack | None:
+    """Hold a place of the upstream's bulkhead as long as the WebSocket is open; tell if legacy shall answer."""
     if forward.length not in (0, UNDECLARED) or not all(map(_is_subprotocol, client.subprotocols)):
         # The upstream could take frames for a body, or a subprotocol for a header of ours.
         await _refuse(engine, forward, client, 400, "bad-handshake")
-        return
+        return None
+    policy = engine.policy(forward)
     pools = engine.async_pools(forward.upstream, asyncio.get_running_loop())
     gate = pools[0].gate
+    outcome = "failed"
     try:
-        await gate.enter()
+        await gate.enter(patient=policy is NEVER)
         try:
-            await _converse(engine, forward, client, pools)
+            outcome = await _converse(engine, forward, client, pools)
         finally:
             gate.leave()
+    except _FallsBack as exc:
+        return exc.effect
     except ForwardError as exc:
         if exc.status == CLIENT_GONE:
+            outcome = "gone"
             log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
+        elif exc.stage == "pool" and policy.replaces("GET", sent=False):
+            return FallBack(reason_of(exc))
         else:
             await client.deny(exc.status, *engine.failed(forward, exc))
     except ImportError as exc:
@@ -118,6 +145,8 @@ async def _forward(engine: Engine, forward: Forward, client: _Client) -> None:
             raise
         log.error("route %r forwards a WebSocket; first: %s", forward.route.name, REMEDY)
         await _refuse(engine, forward, client, 501, "websocket-extra")
+    engine.count(forward, "modern", outcome)
+    return None
 
 
 async def _refuse(engine: Engine, forward: Forward, client: _Client, status: int, reason: str) -> None:
@@ -129,21 +158,21 @@ def _is_subprotocol(name: str) -> bool:
     return name.isascii() and is_token(name.encode()) is not None
 
 
-async def _converse(engine: Engine, forward: Forward, client: _Client, pools: Sequence[AsyncPool]) -> None:
+async def _converse(engine: Engine, forward: Forward, client: _Client, pools: Sequence[AsyncPool]) -> str:
     upstream, endpoint = await _open(engine, forward, client, pools)
     pools[endpoint].occupy()
     try:
-        plan = forward.action.response_headers
-        headers = answer_headers(upstream.headers, upstream.status, plan, forward, endpoint)
+        headers = public_headers(upstream.headers, upstream.status, forward, endpoint)
         if upstream.status != _SWITCHING:
             # The length is that of the body which is there, whatever the upstream has said.
             headers = [h for h in headers if h[0] != b"content-length"]
             if upstream.status not in (204, 304):
                 headers.append((b"content-length", b"%d" % len(upstream.body)))
             await client.deny(upstream.status, headers, upstream.body)
-            return
-        await client.accept(upstream.subprotocol, [h for h in headers if _crosses(h[0])])
-        await _relay(forward, client, upstream)
+        else:
+            await client.accept(upstream.subprotocol, [h for h in headers if _crosses(h[0])])
+            await _relay(forward, client, upstream)
+        return status_class(upstream.status)
     finally:
         pools[endpoint].vacate()
         upstream.leave()
@@ -185,19 +214,27 @@ async def _shake_hands(
 ) -> tuple[UpstreamWebSocket, int]:
     """Perform the effects of `core.exchange`; return the answer, and whose it is."""
     headers = [h for h in forward.headers if _crosses(h[0])]
-    conversation = engine.begin(forward, pools, replayable=True)
-    effect = next(conversation)
+    conversation = engine.begin(forward, pools, engine.policy(forward), replayable=True)
+    upstream: UpstreamWebSocket | None = None
+    at = 0
     try:
-        while True:
+        effect = next(conversation)
+        while isinstance(effect, SendTo):
             at = effect.endpoint
             try:
                 upstream = await engine.websocket(forward, at, pools[at], headers, subprotocols)
             except ForwardError as exc:
                 effect = conversation.throw(exc)
             else:
-                return upstream, at
+                effect = conversation.send(upstream.status)
     finally:
         conversation.close()
+    if isinstance(effect, FallBack):
+        if upstream is not None:
+            upstream.abort()
+        raise _FallsBack(effect)
+    assert upstream is not None  # noqa: S101 - `Relay` follows an answer
+    return upstream, at
 
 
 async def _relay(forward: Forward, client: _Client, upstream: UpstreamWebSocket) -> None:

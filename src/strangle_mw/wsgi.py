@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from io import BufferedReader, BytesIO, RawIOBase
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from strangle_mw.core.answers import answer_headers
-from strangle_mw.core.decision import LEGACY, Answer, Forward, prepare
-from strangle_mw.core.exchange import SAFE_METHODS
+from strangle_mw.core.answers import public_headers
+from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, prepare
+from strangle_mw.core.exchange import FallBack, Send
+from strangle_mw.core.fallback import NEVER, SAFE_METHODS
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
-from strangle_mw.core.messages import RequestHead
+from strangle_mw.core.messages import RequestHead, status_class
+from strangle_mw.core.sticky import mark_headers, mark_wsgi_headers
 from strangle_mw.core.upstreams import check_transports
-from strangle_mw.engine import CLIENT_GONE, REPLAY_LIMIT, Engine, log
+from strangle_mw.engine import CLIENT_GONE, FALLBACK_KEY, Engine, log
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -84,11 +88,14 @@ class WSGIStrangler:
         self.engine = engine
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        engine = self.engine
+        if monotonic() >= engine.due:
+            engine.look()
         raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-        if not raw and not self.engine.told_raw:
-            self.engine.tell_raw(environ.get("SERVER_SOFTWARE", "the server"))
+        if not raw and not engine.told_raw:
+            engine.tell_raw(environ.get("SERVER_SOFTWARE", "the server"))
         decision = prepare(
-            self.engine.snapshot,
+            engine.snapshot,
             environ["REQUEST_METHOD"],
             raw.partition("?")[0].encode("latin-1", "replace") if raw else None,
             environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
@@ -99,47 +106,131 @@ class WSGIStrangler:
             return self.app(environ, start_response)
         if isinstance(decision, Forward):
             return self._forward(decision, environ, start_response)
-        return self._answer(decision, environ["REQUEST_METHOD"], start_response)  # type: ignore[arg-type]
+        if isinstance(decision, Legacy):
+            return self._legacy(decision, environ, start_response)
+        return self._answer(decision, environ["REQUEST_METHOD"], start_response)
+
+    def _legacy(
+        self, decision: Legacy, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Let the wrapped app answer for a route whose stage says so."""
+        if decision.mark is None:
+            self.engine.passed(decision, environ["REQUEST_METHOD"])
+            return self.app(environ, start_response)
+        return self._marked(decision, "", environ, start_response)
+
+    def _marked(
+        self, of: Legacy | Forward, outcome: str, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Let the wrapped app answer, count that, and mark a canaried answer; `outcome` if it is known."""
+        mark, method, counted = of.mark, environ["REQUEST_METHOD"], False
+
+        def marked(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+            nonlocal counted
+            if not counted:
+                counted = True
+                self.engine.count(of, "legacy", outcome or _class_of(status))
+            if mark is not None:
+                headers = mark_wsgi_headers(headers, mark, method)
+            return start_response(status, headers, *exc_info)
+
+        try:
+            return self.app(environ, marked)
+        except BaseException:
+            if not counted:
+                self.engine.count(of, "legacy", outcome or "failed")
+            raise
 
     def _answer(
         self, decision: Answer | Reject, method: str, start_response: StartResponse
     ) -> Iterable[bytes]:
         if isinstance(decision, Answer):
-            return _respond(start_response, decision.status, decision.headers, decision.body)
+            headers = decision.headers
+            if decision.mark is not None:
+                headers = mark_headers(headers, decision.mark, method)
+            self.engine.count(decision, "modern", status_class(decision.status))
+            return _respond(start_response, decision.status, headers, decision.body)
         headers, body = self.engine.failure(method, decision.status, decision.reason, decision.request_id)
         return _respond(start_response, decision.status, headers, body)
 
     def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        body = _Body(environ, forward)
+        body = _Body(environ, forward, self.engine.settings.replay_limit)
         try:
-            answer, endpoint = self._converse(forward, body)
-            return _relay(forward, answer, endpoint, start_response)
+            answer, headers, fallback = self._converse(forward, body)
+            if answer is not None:
+                return self._relay(forward, answer, headers, start_response)
         except ForwardError as error:
+            self.engine.count(forward, "modern", "failed")
             return _respond(start_response, error.status, *self.engine.failed(forward, error))
+        reason = "" if fallback is None else fallback.reason
+        environ[FALLBACK_KEY] = reason
+        body.replay(environ)
+        return self._marked(forward, f"fallback:{reason}", environ, start_response)
 
-    def _converse(self, forward: Forward, body: _Body) -> tuple[BlockingAnswer, int]:
-        """Perform the effects of `core.exchange`, blocking; return the answer, and whose it is."""
+    def _converse(
+        self, forward: Forward, body: _Body
+    ) -> tuple[BlockingAnswer | None, list[Header], FallBack | None]:
+        """Perform the effects of `core.exchange`, blocking; return the answer and its headers, or who else."""
+        engine, method = self.engine, forward.head.method
+        policy = engine.policy(forward)
         content, length = body.read()
-        pools = self.engine.blocking_pools(forward.upstream)
-        conversation = self.engine.begin(forward, pools, replayable=isinstance(content, bytes))
-        effect = next(conversation)
+        pools = engine.blocking_pools(forward.upstream)
+        conversation = engine.begin(forward, pools, policy, replayable=isinstance(content, bytes))
+        answer: BlockingAnswer | None = None
+        headers: list[Header] = []
         try:
-            while True:
+            effect = next(conversation)
+            while isinstance(effect, Send):
                 try:
                     answer = pools[effect.endpoint].send(
-                        self.engine.serialize(forward, length, effect.endpoint),
+                        engine.serialize(forward, length, effect.endpoint),
                         content,
-                        method=forward.head.method,
+                        method=method,
                         chunked=length == CHUNKED,
                         timeout=forward.action.timeout or forward.upstream.declared.timeout,
                         fresh=effect.fresh,
+                        patient=policy is NEVER,
                     )
+                    headers = public_headers(answer.headers, answer.status, forward, effect.endpoint)
                 except ForwardError as exc:
+                    answer = _dropped(answer)
                     effect = conversation.throw(exc)
                 else:
-                    return answer, effect.endpoint
+                    effect = conversation.send(answer.status)
         finally:
             conversation.close()
+        if isinstance(effect, FallBack):
+            return _dropped(answer), headers, effect
+        return answer, headers, None
+
+    def _relay(
+        self, forward: Forward, answer: BlockingAnswer, headers: list[Header], start_response: StartResponse
+    ) -> Iterable[bytes]:
+        try:
+            body, complete = answer.take(), answer.complete
+            if not (body or complete or (b"content-type", b"text/event-stream") in _kinds(headers)):
+                # Servers send the head with the first bytes (PEP 3333): a cut before them can still be told.
+                body, complete = answer.read(), answer.complete
+            if complete:
+                answer.close()
+            first = _respond(start_response, answer.status, headers, body, answer.reason.decode("latin-1"))
+        except BaseException:
+            answer.close()
+            raise
+        if not complete:
+            return _Stream(answer, first, forward, self.engine)
+        self.engine.count(forward, "modern", status_class(answer.status))
+        return first
+
+
+def _dropped(answer: BlockingAnswer | None) -> None:
+    """Close an answer that nobody gets."""
+    if answer is not None:
+        answer.close()
+
+
+def _class_of(status: str) -> str:
+    return status_class(int(status[:3])) if status[:3].isdecimal() else "failed"
 
 
 def _respond(
@@ -161,25 +252,6 @@ def _reason(status: int) -> str:
         return "Unknown"
 
 
-def _relay(
-    forward: Forward, answer: BlockingAnswer, endpoint: int, start_response: StartResponse
-) -> Iterable[bytes]:
-    try:
-        plan = forward.action.response_headers
-        headers = answer_headers(answer.headers, answer.status, plan, forward, endpoint)
-        body, complete = answer.take(), answer.complete
-        if not (body or complete or (b"content-type", b"text/event-stream") in _kinds(headers)):
-            # Servers send the head with the first bytes (PEP 3333): a cut before them can still be told.
-            body, complete = answer.read(), answer.complete
-        if complete:
-            answer.close()
-        first = _respond(start_response, answer.status, headers, body, answer.reason.decode("latin-1"))
-    except BaseException:
-        answer.close()
-        raise
-    return first if complete else _Stream(answer, first, forward.route.name)
-
-
 def _kinds(headers: Iterable[Header]) -> Iterator[Header]:
     return ((n, v.partition(b";")[0].strip().lower()) for n, v in headers if n == b"content-type")
 
@@ -187,11 +259,15 @@ def _kinds(headers: Iterable[Header]) -> Iterator[Header]:
 class _Stream:
     """The rest of an answer, chunk by chunk; a cut one ends in an exception, never cleanly (P6)."""
 
-    def __init__(self, answer: BlockingAnswer, first: list[bytes], route: str) -> None:
+    def __init__(
+        self, answer: BlockingAnswer, first: list[bytes], forward: Forward, engine: Engine
+    ) -> None:
         self._answer = answer
+        self._forward = forward
+        self._engine = engine
+        self._counted = False
         # gunicorn sends the head with the first bytes, even if there are none: an event stream opens at once.
         self._first = first or [b""]
-        self._route = route
         self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
@@ -200,23 +276,36 @@ class _Stream:
     def __next__(self) -> bytes:
         if self._first:
             return self._first.pop()
-        chunk = b"" if self._ended else self._answer.read()
+        try:
+            chunk = b"" if self._ended else self._answer.read()
+        except ForwardError:
+            self._count("cut")
+            raise
         if not chunk:
             self._ended = True
             self._answer.close()
+            self._count(status_class(self._answer.status))
             raise StopIteration
         return chunk
 
     def close(self) -> None:
         if not self._answer.complete:
-            log.debug("%d client gone: route %r", CLIENT_GONE, self._route)
+            log.debug("%d client gone: route %r", CLIENT_GONE, self._forward.route.name)
+        self._count("gone" if not self._answer.complete else status_class(self._answer.status))
         self._answer.close()
+
+    def _count(self, outcome: str) -> None:
+        if not self._counted:
+            self._counted = True
+            self._engine.count(self._forward, "modern", outcome)
 
 
 class _Body:
     """The body of one forwarded request, read from `wsgi.input` and never past its end."""
 
-    def __init__(self, environ: Environ, forward: Forward) -> None:
+    def __init__(self, environ: Environ, forward: Forward, replay_limit: int) -> None:
+        self._kept: bytes | None = None
+        self._replay_limit = replay_limit
         self._input = environ["wsgi.input"]
         self._ends = bool(environ.get("wsgi.input_terminated"))
         self._length = forward.length
@@ -228,17 +317,24 @@ class _Body:
         """Return the body, whole if it is small, and its length as it will be framed."""
         if self._length == 0:
             return b"", 0
-        if self._length > REPLAY_LIMIT:
+        if self._length > self._replay_limit:
             return self._counted(self._length), self._length
         if self._length > 0:
-            return b"".join(self._counted(self._length)), self._length
+            self._kept = b"".join(self._counted(self._length))
+            return self._kept, self._length
         if not self._ends:
             # Without a length or an end, a read could block for ever (PEP 3333).
             raise ForwardError("send", "the server gives the body neither a length nor an end", status=411)
         if self._length == UNDECLARED:
-            first = self._take(1)
+            first = self._kept = self._take(1)
             return (self._until_end(first), CHUNKED) if first else (b"", 0)
         return self._until_end(), CHUNKED
+
+    def replay(self, environ: Environ) -> None:
+        """Let the wrapped app read what was read for the upstream; what was not read is still there."""
+        if self._kept is not None:
+            whole = self._length == len(self._kept)
+            environ["wsgi.input"] = BytesIO(self._kept) if whole else _resumed(self._kept, self._input)
 
     def _counted(self, left: int) -> Iterator[bytes]:
         while left:
@@ -264,3 +360,22 @@ class _Body:
         except OSError as exc:  # the client's connection broke; a server's own errors for bad chunks pass
             raise ForwardError("send", "the body broke off", status=400) from exc
         return data
+
+
+def _resumed(first: bytes, rest: Any) -> BufferedReader:
+    """Give back the first bytes of an input that was begun."""
+    return BufferedReader(_Resumed(first, rest))
+
+
+class _Resumed(RawIOBase):
+    def __init__(self, first: bytes, rest: Any) -> None:
+        self._first = first
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data, self._first = self._first or self._rest.read(len(buffer)), b""
+        buffer[: len(data)] = data
+        return len(data)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from strangle_mw import Condition, ConfigError, HeaderRules, Redirect, Respond, Route, Split, Tls, Upstream
+from strangle_mw import Condition, ConfigError, HeaderRules, Redirect, Respond, Route, Shadow, Split, Tls, Upstream
 from strangle_mw.config import load
 
 M = "http://m"
@@ -31,9 +31,8 @@ MISTAKES = {
     "condition regex": (Route("/a", query={"q": Condition(regex="(")}, to=M), "routes[0].query.q", "regex-syntax"),
     "no target": (Route("/a"), "routes[0]", "target-missing"),
     "two targets": (Route("/a", to=M, respond=Respond()), "routes[0].respond", "target-twice"),
-    "stage": (Route("/a", to=M, stage="canary", weight=5), "routes[0].stage", "stage-unavailable"),
-    "stage shadow": (Route("/a", to=M, stage="shadow"), "routes[0].stage", "stage-unavailable"),
-    "stage retired": (Route("/a", to=M, stage="retired"), "routes[0].stage", "stage-unavailable"),
+    "canary without weight": (Route("/a", to=M, stage="canary"), "routes[0].weight", "weight-missing"),
+    "retired with fallback": (Route("/a", to=M, stage="retired", fallback="auto"), "routes[0].fallback", "fallback-retired"),
     "weight": (Route("/a", to=M, weight=101), "routes[0].weight", "weight-range"),
     "timeout": (Route("/a", to=M, timeout=0), "routes[0].timeout", "timeout-range"),
     "unknown upstream": (Route("/a", to="leads"), "routes[0].to", "upstream-unknown"),
@@ -88,9 +87,18 @@ MISTAKES = {
     "sticky in Unicode": (Route("/a", to=M, sticky=["header:\u65e5"]), "routes[0].sticky[0]", "sticky-source"),
     "half a character": (Route("/a", to=M, name="\ud800"), "routes[0].name", "type"),
     "sticky": (Route("/a", to=M, sticky=["ip"]), "routes[0].sticky[0]", "sticky-source"),
-    "shadow": (Route("/a", to=M, shadow={}), "routes[0].shadow", "not-yet"),
+    "shadow sample": (Route("/a", to=M, shadow=Shadow(sample=101)), "routes[0].shadow.sample", "sample-range"),
+    "shadow of a redirect": (Route("/a", redirect=Redirect(to="/b"), shadow=Shadow()), "routes[0].shadow", "field-unused"),
     "identity": (Route("/a", to=M, identity=True), "routes[0].identity", "not-yet"),
-    "fallback": (Route("/a", to=M, fallback="auto"), "routes[0].fallback", "not-yet"),
+    "fallback of a redirect": (Route("/a", redirect=Redirect(to="/b"), fallback="auto"), "routes[0].fallback", "field-unused"),
+    "fallback on success": (Route("/a", to=M, fallback="auto", fallback_on=["200"]), "routes[0].fallback_on[0]", "fallback-on"),
+    "fallback on words": (Route("/a", to=M, fallback="auto", fallback_on=["5XX"]), "routes[0].fallback_on[0]", "fallback-on"),
+    "fallback_on without auto": (Route("/a", to=M, fallback_on=["404"]), "routes[0].fallback_on", "field-unused"),
+    "shared_store without auto": (Route("/a", to=M, shared_store=True), "routes[0].shared_store", "field-unused"),
+    "fallback_until without fallback": (Route("/a", to=M, fallback="off", fallback_until="2027-01-01"), "routes[0].fallback_until", "field-unused"),
+    "fallback_until": (Route("/a", to=M, fallback_until="soon"), "routes[0].fallback_until", "date"),
+    "weight of an exception": (Route("/a", to="legacy", weight=5), "routes[0].weight", "field-unused"),
+    "sticky address": (Route("/a", to=M, sticky=["header:X-Forwarded-For"]), "routes[0].sticky[0]", "sticky-address"),
     "an address twice": (Route("/a", to=Upstream(urls=["http://a", "http://b", "http://a:80/"])), "routes[0].to.urls[2]", "upstream-address-twice"),
     "pool_timeout": (Route("/a", to=Upstream(url="http://a", pool_timeout=-1)), "routes[0].to.pool_timeout", "upstream-range"),
 }  # fmt: skip

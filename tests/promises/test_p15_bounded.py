@@ -23,8 +23,10 @@ from tests.transports.upstream import (
 
 from promises.drive import PATIENCE, address
 from strangle_mw import Route, Upstream
-from strangle_mw.engine import REPLAY_LIMIT
+from strangle_mw.core.model import Settings
 from strangle_mw.transports.h1 import MAX_FIELDS, MAX_HEAD, MAX_INTERIM
+
+REPLAY_LIMIT = Settings().replay_limit
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 START = b"HTTP/1.1 200 OK\r\n"

@@ -34,18 +34,18 @@ from tests.transports.upstream import (
     until_gone,
 )
 
-from strangle_mw.core.exchange import SAFE_METHODS, exchange
+from strangle_mw.core.exchange import Send, exchange
+from strangle_mw.core.fallback import SAFE_METHODS
 from strangle_mw.core.model import Tls
 from strangle_mw.errors import ForwardError
 from strangle_mw.transports.h1 import LAST_CHUNK, frame_body, frame_chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from tests.transports.clients import Answer, Client
     from tests.transports.upstream import Step
 
-    from strangle_mw.core.exchange import Send
 
 ERRORS = {"reset": errno.ECONNRESET, "broken pipe": errno.EPIPE, "timed out": errno.ETIMEDOUT}
 HALF, END, SHORT, AGAIN = "half, then reset", "end of stream", "short", "not now"
@@ -230,12 +230,11 @@ AFTER = Request("TRACE")
 
 def perform(client: Client, request: Request) -> bytes | None:
     """Forward as a driver does, by `core.exchange`; None for an orderly failure."""
-    conversation: Generator[Send, Answer, Answer] = exchange(
-        request.method, replayable=isinstance(request.body, bytes)
-    )
-    effect = next(conversation)
+    conversation = exchange(request.method, OneEndpoint(), replayable=isinstance(request.body, bytes))
+    answer: Answer | None = None
     try:
-        while True:
+        effect = next(conversation)
+        while isinstance(effect, Send):
             try:
                 answer = client.send(
                     request.body, method=request.method, chunked=request.chunked, fresh=effect.fresh
@@ -243,11 +242,24 @@ def perform(client: Client, request: Request) -> bytes | None:
             except ForwardError as exc:
                 effect = conversation.throw(exc)
             else:
-                effect = conversation.send(answer)
-    except StopIteration as stop:
-        return read_or_fail(stop.value)
+                effect = conversation.send(answer.status)
     except ForwardError:
         return None
+    assert answer is not None
+    return read_or_fail(answer)
+
+
+class OneEndpoint:
+    """An endpoint without a breaker."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def choose(self, tried: Collection[int]) -> int | None:
+        return 0
+
+    def settle(self, endpoint: int, outcome: object) -> None:
+        pass
 
 
 def read_or_fail(answer: Answer) -> bytes | None:

@@ -21,6 +21,7 @@ from strangle_mw.core.hygiene import (
     read_fields,
 )
 from strangle_mw.core.messages import Header, is_token, normalize_host
+from strangle_mw.core.sticky import mark_headers
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -65,6 +66,14 @@ def answer_headers(
     if status in (204, 304):
         kept = [h for h in kept if h[0] != b"content-length"]
     return kept if plan is NO_RULES else plan.apply(kept)
+
+
+def public_headers(
+    headers: Sequence[Header], status: int, forward: Forward, endpoint: int
+) -> list[Header]:
+    """Build the headers of an answer to a forwarded request: hygiene, the route's rules, a canary's mark."""
+    made = answer_headers(headers, status, forward.action.response_headers, forward, endpoint)
+    return made if forward.mark is None else mark_headers(made, forward.mark, forward.head.method)
 
 
 class _AnswerRecipe(NamedTuple):

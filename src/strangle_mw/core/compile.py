@@ -22,13 +22,17 @@ from strangle_mw.core.compiled import (
 )
 from strangle_mw.core.hygiene import HOP_BY_HOP, HeaderPlan
 from strangle_mw.core.messages import STANDARD_METHODS, is_token, normalize_host
-from strangle_mw.core.model import LEGACY_TARGET, MAX_SECONDS, Condition, HeaderRules, Route, Stage
+from strangle_mw.core.model import LEGACY_TARGET, MAX_SECONDS, Condition, HeaderRules, Route
 from strangle_mw.core.patterns import PathPattern, PatternError, Template, parse_path, parse_template, undone
+from strangle_mw.core.staging import compile_staging, unused_fields
+from strangle_mw.core.sticky import is_address
 from strangle_mw.core.upstreams import UpstreamRegistry
 from strangle_mw.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from strangle_mw.core.compiled import CompiledUpstream
 
 _STICKY = re.compile(r"user|cookie|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]+|query:[^\s]+")
 _HOST = re.compile(
@@ -37,23 +41,22 @@ _HOST = re.compile(
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = {b"content-length", b"host", b"via", b"forwarded", *HOP_BY_HOP}
 
-# What parses already and acts in a later version. A setting that silently does nothing would be believed.
-_LATER: Mapping[str, tuple[object, ...]] = {
-    "shadow": (None,),
-    "identity": (False,),
-    "fallback": ("", "off", "never"),
-    "fallback_until": ("",),
-    "fallback_on": ((), []),
-    "shared_store": (False,),
-}
-
 
 class RouteCompiler:
-    """Compiles the routes of one table; `upstreams` are those with a name, `names` all that were declared."""
+    """Compiles the routes of one table; `upstreams` are those with a name, `names` all that were declared.
 
-    def __init__(self, names: Iterable[str] = (), *, loose_slash: bool = False) -> None:
+    Of `known` upstreams, those declared as before are taken again.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str] = (),
+        *,
+        loose_slash: bool = False,
+        known: Mapping[str, CompiledUpstream] | None = None,
+    ) -> None:
         self.problems: list[Problem] = []
-        self.upstreams = UpstreamRegistry(names, self.problem)
+        self.upstreams = UpstreamRegistry(names, self.problem, known or {})
         self._loose_slash = loose_slash
         self._where = ""
 
@@ -72,8 +75,13 @@ class RouteCompiler:
         tests = self._tests(route)
         names = _names(pattern, regex)
         action = self._action(route, pattern, names)
-        self._later(route)
+        if route.identity:
+            # What parses already and acts in a later version: a setting that does nothing would be believed.
+            self.problem("identity", "acts in a later version; remove it", "not-yet")
         self._sticky(route)
+        name = route.name or _derived_name(route, methods, pattern, hosts, tests)
+        salt = ",".join(u.name for u in action.upstreams) if isinstance(action, ForwardTo) else name
+        staging = compile_staging(route, salt, self.problem)
         self._when(route)
         if len(self.problems) > before:
             return None
@@ -86,9 +94,9 @@ class RouteCompiler:
         )
         return CompiledRoute(
             index,
-            route.name or _derived_name(route, methods, pattern, hosts, tests),
+            name,
             route,
-            route.stage,
+            staging,
             pattern,
             regex,
             frozenset(methods),
@@ -201,14 +209,6 @@ class RouteCompiler:
                 "" if not given else given[1], what, "target-missing" if not given else "target-twice"
             )
             return None
-        if route.stage not in (Stage.LEGACY, Stage.MODERN):
-            self.problem(
-                "stage",
-                f"stage {route.stage.value!r} is not available in this version; use 'legacy' or 'modern'",
-                "stage-unavailable",
-            )
-        if route.weight is not None and not 0 <= route.weight <= 100:  # noqa: PLR2004 - percent
-            self.problem("weight", "must be 0..100", "weight-range")
         if route.to is None or route.to == LEGACY_TARGET:
             self._unused(route)
         if route.redirect is not None:
@@ -219,9 +219,8 @@ class RouteCompiler:
 
     def _unused(self, route: Route) -> None:
         """Refuse what acts on forwarded requests only: a setting that does nothing would be believed."""
-        for field in ("strip_prefix", "rewrite", "timeout", "request_headers", "response_headers"):
-            if getattr(route, field) not in ("", None, HeaderRules()):
-                self.problem(field, "acts on forwarded requests only; remove it", "field-unused")
+        for field in unused_fields(route):
+            self.problem(field, "acts on forwarded requests only; remove it", "field-unused")
 
     def _when(self, route: Route) -> None:
         if iscoroutinefunction(route.when):
@@ -350,17 +349,14 @@ class RouteCompiler:
         headers = ((b"content-type", kind), (b"content-length", str(len(body)).encode()))
         return RespondWith(fixed.status, headers, body)
 
-    def _later(self, route: Route) -> None:
-        for field, allowed in _LATER.items():
-            value = getattr(route, field)
-            if value not in allowed:
-                self.problem(field, "acts in a later version; remove it", "not-yet")
-
     def _sticky(self, route: Route) -> None:
         for at, source in enumerate(route.sticky):
             if not source.isascii() or not _STICKY.fullmatch(source):
                 what = f"{source!r} must be user, cookie, header:NAME, cookie:NAME or query:NAME"
                 self.problem(f"sticky[{at}]", what, "sticky-source")
+            elif is_address(source):
+                what = f"{source!r} is the client's address, which many share; name a user or a session"
+                self.problem(f"sticky[{at}]", what, "sticky-address")
 
 
 def _unusable_authority(host: str) -> bool:

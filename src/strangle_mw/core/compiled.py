@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from strangle_mw.core.hygiene import HeaderPlan
     from strangle_mw.core.messages import RequestHead
-    from strangle_mw.core.model import Condition, Endpoint, Route, Stage, Upstream
+    from strangle_mw.core.model import Condition, Endpoint, Route, Upstream
     from strangle_mw.core.patterns import PathPattern, Template
+    from strangle_mw.core.staging import Staging
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +155,7 @@ class CompiledRoute:
     index: int
     name: str
     declared: Route
-    stage: Stage
+    staging: Staging
     pattern: PathPattern | None
     regex: re.Pattern[str] | None
     methods: frozenset[str]

@@ -7,7 +7,6 @@ the request and act on the answer; they add no rule of their own (promises P1-P3
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo
@@ -20,26 +19,34 @@ from strangle_mw.core.messages import (
     check_method,
     check_target,
 )
-from strangle_mw.core.model import Settings, Stage, TableOptions
+from strangle_mw.core.model import Settings, TableOptions
 from strangle_mw.core.paths import is_plain, neutralize_slashes, readings, request_path, requote
 from strangle_mw.core.routing import NEEDS_HEAD, RouteTable
+from strangle_mw.core.staging import MODERN_STAGES, Crowd, choose_side, share_point
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from strangle_mw.core.compiled import CompiledUpstream
+    from strangle_mw.core.dials import Dial
+    from strangle_mw.core.sticky import Mark
     from strangle_mw.errors import Problem
 
-BASIS_POINTS = 10_000
 
-
+@dataclass(frozen=True, slots=True)
 class Legacy:
-    """The wrapped app answers; the request is not touched."""
+    """The wrapped app answers; the request is not touched.
 
-    __slots__ = ()
+    `LEGACY` is the default route. With a `route`, its stage has decided so: the hit is counted, and a canaried
+    answer gets its `mark`.
+    """
+
+    route: CompiledRoute | None = None
+    dial: Dial | None = None
+    mark: Mark | None = None
 
     def __repr__(self) -> str:
-        return "LEGACY"
+        return "LEGACY" if self.route is None else f"<legacy, by {self.route.name!r}>"
 
 
 LEGACY: Final = Legacy()
@@ -62,6 +69,8 @@ class Answer:
     status: int
     headers: Sequence[Header]
     body: bytes
+    dial: Dial
+    mark: Mark | None = None
 
 
 class Forward(NamedTuple):
@@ -69,7 +78,8 @@ class Forward(NamedTuple):
 
     `target` is path and query below the upstream's base path; `fields` are the headers as they are written,
     all but `Host` and `Transfer-Encoding`; `length` is that of the body (see `hygiene.forward_headers`);
-    `request_id` the client's, or one made for it.
+    `request_id` the client's, or one made for it. `dial` is the stage and weight that decided, `mark` what a
+    canaried answer gets.
     """
 
     route: CompiledRoute
@@ -81,6 +91,8 @@ class Forward(NamedTuple):
     max_body: int | None
     head: RequestHead
     request_id: bytes
+    dial: Dial
+    mark: Mark | None = None
 
     def host(self, endpoint: int) -> bytes:
         """Return the `Host` that is sent to one of the upstream's endpoints."""
@@ -112,7 +124,7 @@ class HeadReader(Protocol):
 class Snapshot:
     """All that decides, of one revision; replaced whole, by one reference.
 
-    `draw` gives a number of 0..9999 for requests without a sticky key.
+    `dials` holds the stage and weight of the routes that were changed live, on top of the table.
     """
 
     table: RouteTable
@@ -122,7 +134,19 @@ class Snapshot:
     settings: Settings = field(default_factory=Settings)
     revision: str = ""
     warnings: Sequence[Problem] = ()
-    draw: Callable[[], int] = field(default=lambda: 0)
+    crowd: Crowd = field(default_factory=Crowd)
+    dials: Mapping[str, Dial] = field(default_factory=dict)
+
+    def dial(self, route: CompiledRoute) -> Dial:
+        """Return the stage and weight that are in force for a route."""
+        declared = route.staging.dial
+        return self.dials.get(route.name, declared) if self.dials else declared
+
+    def active(self, route: object) -> CompiledRoute | None:
+        """Return what was matched if it may take a request away from the wrapped app, else None."""
+        if isinstance(route, CompiledRoute) and route.action is not None:
+            return route if self.dial(route).stage in MODERN_STAGES else None
+        return None
 
 
 def prepare(
@@ -139,6 +163,8 @@ def prepare(
         found = snapshot.table.match_plain(text, method)
         if found is None:
             return LEGACY
+        if isinstance(found, CompiledRoute) and snapshot.active(found) is None:
+            return _untouched(snapshot, found)
         head = reader.head(source, target, b"")
         if found is NEEDS_HEAD:
             found = snapshot.table.match_plain(text, method, head)
@@ -149,17 +175,16 @@ def prepare(
     return _prepare_carefully(snapshot, path, reader.head(source, path, authority))
 
 
+def _untouched(snapshot: Snapshot, route: CompiledRoute) -> Legacy:
+    return LEGACY if route.action is None else Legacy(route, snapshot.dial(route))
+
+
 def _encode(decoded: str, encoding: str) -> bytes:
     """Return a decoded path's bytes; one that no HTTP request can have (a test's, say) matches no route."""
     try:
         return decoded.encode(encoding, "surrogateescape")
     except UnicodeEncodeError:
         return b""
-
-
-def is_active(route: CompiledRoute) -> bool:
-    """Tell whether a route may take a request away from the wrapped app."""
-    return route.action is not None and route.stage is not Stage.LEGACY
 
 
 def _no_reading_has_a_route(table: RouteTable, path: bytes, method: str) -> bool:
@@ -169,25 +194,24 @@ def _no_reading_has_a_route(table: RouteTable, path: bytes, method: str) -> bool
 def _prepare_carefully(snapshot: Snapshot, path: bytes, head: RequestHead) -> Decision:
     """Decide on a request whose path could be read in more than one way."""
     found = snapshot.table.match(path, head.method, head)
-    route = found if isinstance(found, CompiledRoute) and is_active(found) else None
+    route = snapshot.active(found)
     plain = is_plain(path) is not None
-    if not plain and not _one_reading(snapshot.table, path, head, route):
-        return _ambiguous(snapshot, head)
-    return LEGACY if route is None else _act(snapshot, route, head, plain=plain)
+    if not plain and not _one_reading(snapshot, path, head, route):
+        return _ambiguous(snapshot, head, route)
+    return _act(snapshot, found, head, plain=plain) if isinstance(found, CompiledRoute) else LEGACY
 
 
-def _ambiguous(snapshot: Snapshot, head: RequestHead) -> Decision:
+def _ambiguous(snapshot: Snapshot, head: RequestHead, route: CompiledRoute | None) -> Decision:
     if snapshot.options.ambiguous == "legacy":
-        return LEGACY
+        return LEGACY if route is None else Legacy(route, snapshot.dial(route))
     return Reject(400, "ambiguous-path", asked_id(head))
 
 
-def _one_reading(table: RouteTable, path: bytes, head: RequestHead, route: CompiledRoute | None) -> bool:
+def _one_reading(snapshot: Snapshot, path: bytes, head: RequestHead, route: CompiledRoute | None) -> bool:
     """Tell whether every reading of the path selects the same route (promise P1)."""
     for reading in readings(_as_data(route, path)):
-        found = table.match(path if reading == path else requote(reading), head.method, head)
-        active = found if isinstance(found, CompiledRoute) and is_active(found) else None
-        if active is not route:
+        found = snapshot.table.match(path if reading == path else requote(reading), head.method, head)
+        if snapshot.active(found) is not route:
             return False
     return True
 
@@ -205,30 +229,42 @@ def _as_data(route: CompiledRoute | None, path: bytes) -> bytes:
 
 def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead, *, plain: bool) -> Decision:
     action = route.action
-    if action is None or route.stage is Stage.LEGACY:
+    if action is None:
         return LEGACY
+    dial = snapshot.dial(route)
+    modern, mark = choose_side(route.staging, dial, head, snapshot.crowd)
+    if not modern:
+        return Legacy(route, dial, mark)
     try:
         if head.method not in STANDARD_METHODS:
             check_method(head.method)
         if isinstance(action, ForwardTo):
-            return _forward(snapshot, route, action, head, plain=plain)
+            return _forward(snapshot, route, action, head, dial, mark, plain=plain)
         if isinstance(action, RedirectTo):
-            return _redirect(route, action, head)
-        body = b"" if head.method == "HEAD" else action.body
-        return Answer(route, action.status, action.headers, body)
+            status, headers, body = _redirect(route, action, head)
+        else:
+            status, headers, body = action.status, action.headers, action.body
+        return Answer(route, status, headers, b"" if head.method == "HEAD" else body, dial, mark)
     except Refused as refused:
         return Reject(refused.status, refused.reason, asked_id(head))
 
 
 def _forward(
-    snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead, *, plain: bool
+    snapshot: Snapshot,
+    route: CompiledRoute,
+    action: ForwardTo,
+    head: RequestHead,
+    dial: Dial,
+    mark: Mark | None,
+    *,
+    plain: bool,
 ) -> Decision:
     rewrite = action.rewrite
     target = path = rewrite.apply(route, head.path)
     if path is not head.path:
         plain = is_plain(path) is not None
     if not plain and not rewrite.stays_inside(rewrite.apply(route, _as_data(route, head.path))):
-        return _ambiguous(snapshot, head)
+        return _ambiguous(snapshot, head, route)
     if head.query:
         target = path + b"?" + head.query
     if not plain or head.query:
@@ -239,48 +275,22 @@ def _forward(
     max_body = snapshot.settings.max_body
     if max_body is not None and length > max_body:
         return Reject(413, "body-too-large", asked_id(head))
-    upstream = action.upstreams[0] if len(action.upstreams) == 1 else _share(snapshot, route, action, head)
-    return Forward(route, action, upstream, target, fields, length, max_body, head, request_id)
+    upstream = action.upstreams[0]
+    if len(action.upstreams) > 1:
+        point = share_point(route.staging, head, snapshot.crowd)
+        upstream = next(u for u, bound in zip(action.upstreams, action.shares, strict=True) if point < bound)
+    return Forward(
+        route, action, upstream, target, fields, length, max_body, head, request_id, dial, mark
+    )
 
 
-def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> Decision:
+def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> tuple[int, list[Header], bytes]:
     # Only one slash in front: `//host` and `/\host` in a Location are other sites (promise P23).
     location = b"/" + action.template.fill(route.capture(head.path)).lstrip(b"/\\")
     if head.query:
         location += b"?" + head.query
     check_target(location)
-    headers: list[Header] = [(b"location", action.origin + location), (b"content-length", b"0")]
-    return Answer(route, action.status, headers, b"")
-
-
-def _share(
-    snapshot: Snapshot, route: CompiledRoute, action: ForwardTo, head: RequestHead
-) -> CompiledUpstream:
-    """Choose among several upstreams: the same one for one sticky key, at random without a key."""
-    key = sticky_key(route.declared.sticky, head)
-    point = snapshot.draw() if key is None else bucket(route.declared.group or route.name, key)
-    return next(u for u, bound in zip(action.upstreams, action.shares, strict=True) if point < bound)
-
-
-def bucket(group: str, key: str) -> int:
-    """Map a sticky key to 0..9999, evenly and for ever (design section 4.1; vectors in the tests)."""
-    digest = blake2b(f"{len(group)}:{group}{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") * BASIS_POINTS >> 64
-
-
-def sticky_key(sources: Sequence[str], head: RequestHead) -> str | None:
-    """Return the first sticky key that the request has, or None; the client's address is never one."""
-    for source in sources:
-        kind, _, name = source.partition(":")
-        if kind == "header":
-            value = head.header(name)
-        elif kind == "cookie":
-            value = head.cookies.get(name or "strangle_id")
-        else:
-            value = head.query_params.get(name) if kind == "query" else None
-        if value:
-            return value
-    return None
+    return action.status, [(b"location", action.origin + location), (b"content-length", b"0")], b""
 
 
 __all__ = [
@@ -292,8 +302,5 @@ __all__ = [
     "Legacy",
     "Reject",
     "Snapshot",
-    "bucket",
-    "is_active",
     "prepare",
-    "sticky_key",
 ]

@@ -1,25 +1,22 @@
-"""The conversation with an upstream, written once: what is sent, when it is sent again, what is answered.
+"""The conversation with an upstream, written once: what is sent, when it is sent again, who answers.
 
-A generator yields effects and is told what happened: the answer by `send`, a failure by `throw`. Drivers
-only perform the effects, blocking or not, and close the generator; they take no decision (design section
-10). Today nothing hangs on the answer itself, so they close it without telling. The default route never
-comes here.
+A generator yields effects and is told what happened: an answer's status by `send`, a failure by `throw`.
+Drivers only perform the effects, blocking or not, and close the generator; they take no decision (design
+section 10). The default route never comes here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from strangle_mw.core.fallback import BAD_GATEWAY, NEVER, SAFE_METHODS, reason_of
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
 
-SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "QUERY"))
-"""RFC 9110 section 9.2.1, and QUERY."""
-
-A = TypeVar("A")
+    from strangle_mw.core.fallback import FallbackPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,48 +27,111 @@ class Send:
     fresh: bool = False
 
 
-_SEND, _SEND_FRESH = Send(), Send(fresh=True)
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Effect: give the answer to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class FallBack:
+    """Effect: let the legacy app answer; the modern answer, if there is one, is dropped."""
+
+    reason: str
+
+
+Effect = Send | Relay | FallBack
+Outcome = Literal["good", "bad", "connect"]
+
+_RELAY = Relay()
+_FIRST = Send()
+
+
+class Endpoints(Protocol):
+    """The endpoints of one upstream, for one conversation: who is asked next, and how it went."""
+
+    def __len__(self) -> int: ...
+
+    def choose(self, tried: Collection[int]) -> int | None:
+        """Name the next endpoint, held until `settle`; None if no breaker lets a request pass."""
+
+    def settle(self, endpoint: int, outcome: Outcome | None) -> None:
+        """Say how an endpoint did; None: nothing that speaks for or against it."""
 
 
 def exchange(
     method: str,
+    endpoints: Endpoints,
     *,
     replayable: bool,
-    endpoints: int = 1,
-    choose: Callable[[Collection[int]], int] | None = None,
-) -> Generator[Send, A, A]:
-    """Send one request at most once, but for one case; return the answer or raise the `ForwardError`.
+    policy: FallbackPolicy = NEVER,
+    spend: Callable[[], bool] = lambda: True,
+) -> Generator[Effect, int, None]:
+    """Send one request at most once, but for one case, and say who answers; raise `ForwardError` if nobody.
 
     A *reused* connection that died before the first byte of the answer is replaced once, if the body can be
     sent again and the upstream cannot have acted: nothing was written, or the method is safe (design section
     4.2 rule 5, promise P14). Every HTTP client does this (RFC 9112 section 9.3.1); it repairs what
-    keep-alive broke and is not a retry.
+    keep-alive broke and is not a retry. An endpoint that cannot be connected to is left for another before
+    anything is sent or read of the body.
 
-    Of several `endpoints`, `choose` names the next one, given those tried; one that cannot be connected to is
-    left for another before anything is sent or read of the body.
+    `policy` says when legacy answers. Once anything was sent that takes a `replayable` body, too, and a
+    place in the route's budget, which `spend` asks for (rule 4).
     """
-    if choose is None:
-        try:
-            return (yield _SEND)
-        except ForwardError as exc:
-            if not _stale(exc, method, replayable=replayable):
-                raise
-        return (yield _SEND_FRESH)
     tried: list[int] = []
-    effect = Send(choose(tried))
-    while True:
+    fresh, error, status = False, None, 0
+    while error is None or (error.stage == "connect" and len(tried) < len(endpoints)):
+        endpoint = endpoints.choose(tried)
+        if endpoint is None:
+            break
+        outcome: Outcome | None = None
         try:
-            return (yield effect)
+            try:
+                status = yield Send(endpoint, fresh) if fresh or endpoint else _FIRST
+            except ForwardError as exc:
+                if fresh or not _stale(exc, method, replayable=replayable):
+                    raise
+                # `fresh` stays: what was written once to a stale connection is not written a third time.
+                fresh = True
+                status = yield Send(endpoint, fresh)
+            outcome = "bad" if status in BAD_GATEWAY else "good"
         except ForwardError as exc:
-            if not effect.fresh and _stale(exc, method, replayable=replayable):
-                effect = Send(effect.endpoint, fresh=True)
-                continue
-            tried.append(effect.endpoint)
-            if exc.stage != "connect" or len(tried) == endpoints:
-                raise
-            # `fresh` stays: what was written once to a stale connection is not written a third time.
-            effect = Send(choose(tried), fresh=effect.fresh)
+            error, outcome = exc, _blame(exc)
+            tried.append(endpoint)
+        finally:
+            endpoints.settle(endpoint, outcome)
+        if status:
+            refused = policy.refuses(method, status) and replayable and spend()
+            yield FallBack(f"status-{status}") if refused else _RELAY
+            return
+    yield _without_answer(error, method, policy, spend, replayable=replayable)
+
+
+def _without_answer(
+    error: ForwardError | None,
+    method: str,
+    policy: FallbackPolicy,
+    spend: Callable[[], bool],
+    *,
+    replayable: bool,
+) -> FallBack:
+    if error is None:
+        reason, error = "breaker", ForwardError("pool", "the circuit breaker is open", status=503)
+    elif error.status < 500:  # noqa: PLR2004 - the client has left, or its body is at fault (promise P6)
+        raise error
+    else:
+        reason = reason_of(error)
+    sent = error.stage not in ("pool", "connect")
+    if policy.replaces(method, sent=sent) and (not sent or (replayable and spend())):
+        return FallBack(reason)
+    raise error
 
 
 def _stale(exc: ForwardError, method: str, *, replayable: bool) -> bool:
     return exc.stale and replayable and (method in SAFE_METHODS or not exc.request_sent)
+
+
+def _blame(exc: ForwardError) -> Outcome | None:
+    """Say what a failure tells of the endpoint: nothing, if the client or our own limits ended it."""
+    if exc.stage == "pool" or exc.status < 500:  # noqa: PLR2004 - RFC 9110 section 15.5
+        return None
+    return "connect" if exc.stage == "connect" else "bad"

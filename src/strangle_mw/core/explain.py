@@ -9,9 +9,11 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strangle_mw.core.model import MAX_REGEX_PATH
+from strangle_mw.core.dials import BASIS_POINTS
+from strangle_mw.core.model import MAX_REGEX_PATH, Stage
 from strangle_mw.core.paths import split
 from strangle_mw.core.patterns import REGEX
+from strangle_mw.core.sticky import bucket, find_key, read_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +40,23 @@ def candidates(snapshot: Snapshot, head: RequestHead) -> list[Candidate]:
     fitting = [r for r in snapshot.table.routes if _path_fits(r, path, segments)]
     fitting.sort(key=lambda r: (_host_rank(r, head.host), _path_rank(r), r.precedence(head.method)))
     return [Candidate(r, _refused(r, head)) for r in fitting]
+
+
+def why_this_side(snapshot: Snapshot, route: CompiledRoute, head: RequestHead) -> str:
+    """Say in words why a route's stage sends a request to its side."""
+    dial, staging, crowd = snapshot.dial(route), route.staging, snapshot.crowd
+    if dial.stage is not Stage.CANARY:
+        return f"stage {dial.stage.value}"
+    percent = f"canary {dial.points / 100:g} %"
+    value = head.header(crowd.pin.header) if crowd.pin is not None else None
+    if crowd.pin is not None and value and read_pin(value, crowd.pin.secret.encode(), crowd.now()):
+        return f"{percent}, but pinned"
+    key = find_key(staging.sources, head, crowd.user).text
+    if dial.points == BASIS_POINTS:
+        return percent
+    if key is None:
+        return f"{percent}; the request has no key ({_listed(route.declared.sticky)})"
+    return f"{percent}; its key has bucket {bucket(staging.salt, key)} of 10000 in group {staging.salt!r}"
 
 
 def nearest_paths(snapshot: Snapshot, path: bytes) -> list[str]:

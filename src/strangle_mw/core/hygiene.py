@@ -176,6 +176,13 @@ def forward_headers(
     return written, length, request_id
 
 
+def is_https(head: RequestHead, hygiene: Hygiene) -> bool:
+    """Tell whether the client speaks TLS, as far as we or a trusted proxy saw it."""
+    if head.scheme != "http" or head.peer not in hygiene.trusted:
+        return head.scheme == "https"
+    return head.header("x-forwarded-proto") == "https"
+
+
 def asked_id(head: RequestHead) -> bytes:
     """Return the id that a request brings, if it can be told again safely (P18, P23), else nothing."""
     return next((v for n, v in head.headers if n == b"x-request-id" and _is_request_id(v)), b"")

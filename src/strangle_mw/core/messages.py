@@ -23,6 +23,9 @@ is_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 # What may stand in a target that is sent on: no blanks, controls, fragment (RFC 9112 section 3.2).
 _LEGAL_IN_TARGET = bytes(b for b in range(0x21, 256) if b not in (0x7F, 0x23))
 
+# Not what else Python takes for blank: 0x85 and 0xA0 are parts of UTF-8 characters.
+_BLANKS = " \t"
+
 _TITLES: Mapping[int, str] = {
     400: "Bad Request",
     405: "Method Not Allowed",
@@ -98,9 +101,9 @@ class RequestHead:
         """The request's cookies; of two with one name the first counts (RFC 6265 section 5.4 order)."""
         found: dict[str, str] = {}
         for pair in ";".join(v.decode("latin-1") for n, v in self.headers if n == b"cookie").split(";"):
-            name, equals, value = pair.strip().partition("=")
+            name, equals, value = pair.strip(_BLANKS).partition("=")
             if equals:
-                found.setdefault(name.strip(), value.strip().strip('"'))
+                found.setdefault(name.strip(_BLANKS), value.strip(_BLANKS).strip('"'))
         return found
 
     @cached_property
@@ -116,6 +119,11 @@ def normalize_host(host: str) -> str:
     if colon and (not port or port.isdigit()) and (":" not in name or name.endswith("]")):
         host = name
     return host.removesuffix(".")
+
+
+def status_class(status: int) -> str:
+    """Return "2xx" for 200..299 and so on (RFC 9110 section 15): a label from a closed set (promise P17)."""
+    return f"{status // 100}xx"
 
 
 def check_target(target: bytes) -> None:

@@ -91,21 +91,40 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """How testers choose a side of a canary: by a header with a token that `strangle pin` makes."""
+
+    header: str = field(
+        default="Strangle-Pin",
+        metadata=_doc("the header's name; one that starts with `Strangle-` is never sent upstream"),
+    )
+    secret: str = field(repr=False, metadata=_doc("what tokens are signed with; 16 characters or more"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
     """When an endpoint is left alone for a while."""
 
-    failures: int = field(default=5, metadata=_doc("consecutive failures to connect that open it"))
-    ratio: float = field(default=0.5, metadata=_doc("share of bad answers that opens it, 0..1"))
-    minimum: int = field(default=20, metadata=_doc("answers in the window before the ratio counts"))
+    failures: int = field(
+        default=5, metadata=_doc("consecutive failures to connect that open it; 0: no number of them does")
+    )
+    ratio: float = field(
+        default=0.5, metadata=_doc("share of bad answers that opens it, 0..1; 0: bad answers never do")
+    )
+    minimum: int = field(
+        default=20, metadata=_doc("answers in the window before the ratio counts; also, bad ones in a row")
+    )
     window: float = field(default=10.0, metadata=_doc("seconds that are looked back"))
-    open: float = field(default=5.0, metadata=_doc("seconds it stays open at first"))
+    open: float = field(
+        default=5.0, metadata=_doc("seconds it stays open at first, or up to half of them less by chance")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """An active probe of each endpoint."""
 
-    path: str = field(metadata=_doc("what is asked for"))
+    path: str = field(metadata=_doc("path, and perhaps query, of what is asked for by GET"))
     interval: float = field(default=5.0, metadata=_doc("seconds between two probes"))
 
 
@@ -139,8 +158,10 @@ class Upstream:
     host: Literal["upstream", "preserve"] = field(
         default="upstream", metadata=_doc("the Host that is sent: the upstream's own, or the client's")
     )
-    breaker: Breaker | None = field(default=None, metadata=_doc("circuit breaker per endpoint"))
-    health: Health | None = field(default=None, metadata=_doc("active health checks"))
+    breaker: Breaker = field(
+        default_factory=Breaker, metadata=_doc("when an endpoint that fails is left alone (circuit breaker)")
+    )
+    health: Health | None = field(default=None, metadata=_doc("active probes of each endpoint"))
     tls: Tls = field(default_factory=Tls, metadata=_doc("certificates"))
     http: Literal["1.1", "2"] = field(default="1.1", metadata=_doc("protocol version spoken upstream"))
     lambda_: str = field(
@@ -292,9 +313,17 @@ class Settings:
         default=(), metadata=_doc("names with `_` or `.` that may be forwarded")
     )
     max_body: int | None = field(default=None, metadata=_doc("bytes that a forwarded body may have"))
-    identify: Callable[..., Any] | None = field(
-        default=None, metadata=_doc("callable(request) -> Identity | None", python_only=True)
+    replay_limit: int = field(
+        default=65_536, metadata=_doc("bytes of a body up to which it is kept, so that legacy can answer")
     )
+    identify: Callable[..., Any] | None = field(
+        default=None,
+        metadata=_doc("callable(RequestHead) -> the user's id, or None if there is none", python_only=True),
+    )
+    pin: Pin | None = field(default=None, metadata=_doc("lets testers choose a side of a canary"))
     serve: Literal["asgi"] | None = field(default=None, metadata=_doc("serve a WSGI app from an ASGI server"))
-    store: str | None = field(default=None, metadata=_doc("where live changes are kept"))
+    store: str | None = field(
+        default=None,
+        metadata=_doc("where live changes are kept: `memory:`, `sqlite:///path.db` or `redis://host`"),
+    )
     admin: str | None = field(default=None, metadata=_doc("path of the admin page"))

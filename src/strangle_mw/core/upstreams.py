@@ -6,30 +6,34 @@ Resolves a route's `to`; what an address is made of is `targets`. Nothing raises
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Literal
 
 from strangle_mw.core.compiled import CompiledUpstream
 from strangle_mw.core.model import MAX_SECONDS, HttpxUpstream, Split, Tls, Upstream
 from strangle_mw.core.patterns import PatternError
+from strangle_mw.core.resilience import MAX_OPEN
 from strangle_mw.core.targets import is_target, parse_endpoint
 from strangle_mw.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from strangle_mw.core.model import Endpoint
+    from strangle_mw.core.model import Breaker, Endpoint, Health
 
 _TIMES = ("connect_timeout", "timeout", "idle_timeout", "keepalive")
 # What parses already and acts in a later version (see `compile`).
 _LATER = {
-    "breaker": "circuit breakers act",
-    "health": "health checks act",
     "lambda_": "Lambda functions act",
     "asgi": "apps in this process act",
     "wsgi": "apps in this process act",
 }
 # Settings of the own clients; a transport of the user's has its own.
 _CONNECTS = ("tls", "verify", "http", "keepalive")
+# What a probe may ask for: visible ASCII without a fragment (RFC 9112 section 3.2.1).
+_PROBE_PATH = re.compile(r"/[!-\"$-~]*")
+_MIN_INTERVAL = 0.1  # seconds between two probes
+_MAX_WINDOW = 3600  # seconds that a breaker may look back
 _ENTRIES: dict[Literal["asgi", "wsgi"], tuple[str, str]] = {
     "asgi": ("handle_async_request", "AsyncHTTPTransport()"),
     "wsgi": ("handle_request", "HTTPTransport()"),
@@ -57,9 +61,18 @@ def check_transports(upstreams: Iterable[CompiledUpstream], interface: Literal["
 
 
 class UpstreamRegistry:
-    """Collects a table's upstreams; `note(field, what, id)` is told of problems."""
+    """Collects a table's upstreams; `note(field, what, id)` is told of problems.
 
-    def __init__(self, names: Iterable[str], note: Callable[[str, str, str], None]) -> None:
+    What was compiled before and is declared the same is taken from `known`: its connections and breakers stay.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        note: Callable[[str, str, str], None],
+        known: Mapping[str, CompiledUpstream],
+    ) -> None:
+        self._known = known
         self.compiled: dict[str, CompiledUpstream] = {}
         self.used: set[str] = set()
         self._declared = frozenset(names)
@@ -95,12 +108,37 @@ class UpstreamRegistry:
             self._note(at + "pool_timeout", f"must be 0..{MAX_SECONDS} seconds", "upstream-range")
         if upstream.max_in_flight < 1:
             self._note(at + "max_in_flight", "must be 1 or more", "upstream-range")
+        self._check_breaker(upstream.breaker, f"{at}breaker.")
+        if upstream.health is not None:
+            self._check_health(upstream, upstream.health, f"{at}health")
         if upstream.tls != Tls() and not all(
             u.startswith("https:") for u in (upstream.url, *upstream.urls) if u
         ):
             self._note(at + "tls", "needs an https:// address", "tls-without-https")
         if upstream.tls.key and not upstream.tls.cert:
             self._note(at + "tls.key", "needs `cert`, the certificate it belongs to", "tls-key")
+
+    def _check_breaker(self, breaker: Breaker, at: str) -> None:
+        ranges = {
+            "failures": (breaker.failures >= 0, "must be 0 or more; 0 switches this rule off"),
+            "ratio": (0 <= breaker.ratio <= 1, "must be 0..1; 0 switches this rule off"),
+            "minimum": (breaker.minimum >= 1, "must be 1 or more"),
+            "window": (0 < breaker.window <= _MAX_WINDOW, f"must be more than 0, at most {_MAX_WINDOW}"),
+            "open": (0 < breaker.open <= MAX_OPEN, f"must be more than 0, at most {MAX_OPEN:g}"),
+        }
+        for name, (holds, what) in ranges.items():
+            if not holds:
+                self._note(at + name, what, "upstream-range")
+
+    def _check_health(self, upstream: Upstream, health: Health, at: str) -> None:
+        if not _PROBE_PATH.fullmatch(health.path):
+            what = "must start with a slash, and hold no blank, `#`, or control or non-ASCII character"
+            self._note(f"{at}.path", what, "health-path")
+        if not _MIN_INTERVAL <= health.interval <= MAX_SECONDS:
+            self._note(f"{at}.interval", f"must be {_MIN_INTERVAL}..{MAX_SECONDS} seconds", "upstream-range")
+        if isinstance(upstream, HttpxUpstream) or upstream.http == "2":
+            what = "probes go over the own HTTP/1.1 client, which says nothing of this transport; remove it"
+            self._note(at, what, "health-transport")
 
     def _check_transport(self, upstream: HttpxUpstream, at: str) -> None:
         transport = upstream.transport
@@ -194,4 +232,7 @@ class UpstreamRegistry:
             if endpoint in endpoints:
                 self._note(where, f"{url!r} stands there already; give each once", "upstream-address-twice")
             endpoints.append(endpoint)
+        before = self._known.get(name)
+        if before is not None and before.declared == upstream:
+            return before
         return CompiledUpstream(name, upstream, tuple(endpoints))

@@ -31,6 +31,7 @@ class AsyncPool:
 
     def __init__(self, endpoint: Endpoint, upstream: Upstream, gate: AsyncBulkhead | None = None) -> None:
         self.gate = gate or AsyncBulkhead(upstream)
+        self._places = self.gate.places
         self.dialer = AsyncDialer(endpoint, upstream)
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
@@ -67,23 +68,25 @@ class AsyncPool:
         chunked: bool,
         timeout: float,  # noqa: ASYNC109 - kept by one coarse timer per connection
         fresh: bool = False,
+        patient: bool = True,
         on_slow: OnSlow | None = None,
     ) -> AsyncAnswer:
         """Send one request and wait for the head of its answer.
 
         A streamed `body` is framed if `chunked`; it stays the caller's to close. `timeout` is in seconds
         from the end of the request to the head; while a body is sent it limits each wait for the upstream,
-        and `idle_timeout` each wait for the body. `fresh` asks for a new connection. `on_slow` is called
-        once, about 0.25 s after the start, if the exchange still goes on, with a function that ends it with
-        an error. Raises `ForwardError`, and whatever `body` raises; then `body` is no longer being read.
+        and `idle_timeout` each wait for the body. `fresh` asks for a new connection. Unless `patient`, a
+        full bulkhead is an error at once. `on_slow` is called once, about 0.25 s after the start, if the
+        exchange still goes on, with a function that ends it with an error. Raises `ForwardError`, and
+        whatever `body` raises; then `body` is no longer being read.
         """
         if self._closed:
             raise pool_closed()
-        gate = self.gate
-        if gate.taken < gate.limit:
-            gate.taken += 1
+        places = self._places
+        if places.taken < places.limit:  # `places.enter()`, for the price of no call
+            places.taken += 1
         else:
-            await self._enter()
+            await self._enter(patient=patient)
         self._in_flight += 1
         connection: Connection | None = None
         try:
@@ -94,7 +97,7 @@ class AsyncPool:
             connection.deliver()
         except BaseException:
             self._in_flight -= 1
-            gate.leave()
+            self.gate.leave()
             if connection is not None:
                 await connection.discard()
             raise
@@ -138,8 +141,8 @@ class AsyncPool:
         else:
             connection.drop()
 
-    async def _enter(self) -> None:
-        await self.gate.enter()
+    async def _enter(self, *, patient: bool) -> None:
+        await self.gate.enter(patient=patient)
         if self._closed:
             self.gate.leave()
             raise pool_closed()

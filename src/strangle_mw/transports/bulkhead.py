@@ -1,15 +1,15 @@
-"""How many exchanges one upstream may have at a time, and who goes next: the one that waits longest.
+"""How many exchanges one upstream may have at a time, and how the next one waits for its turn.
 
-Shared by all endpoints of an upstream (design section 4.2 rule 1). asyncio is imported by the waiting of its
-own kind alone. No sockets here.
+Shared by all endpoints of an upstream (design section 4.2 rule 1). Who is next is decided by `Places`; here is
+the waiting, by a future or a lock, and asyncio is imported by the waiting of its own kind alone. No sockets.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import TYPE_CHECKING
 
+from strangle_mw.core.resilience import Places
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -23,51 +23,57 @@ def _full(limit: int) -> ForwardError:
 
 
 class AsyncBulkhead:
-    """The places of one upstream in one event loop.
+    """The places of one upstream in one event loop; who waits does so for `pool_timeout` seconds at most.
 
-    `taken` counts those in use. As many requests as there are places may wait, `pool_timeout` seconds at
-    most: more would only fill the memory while an upstream hangs (promise P15).
+    `places` is public for those who take a free place in passing.
     """
 
-    __slots__ = ("_patience", "_waiting", "limit", "taken")
+    __slots__ = ("_patience", "places")
 
     def __init__(self, upstream: Upstream) -> None:
-        self.limit = upstream.max_in_flight
-        self.taken = 0
+        self.places: Places[asyncio.Future[bool]] = Places(upstream.max_in_flight)
         self._patience = upstream.pool_timeout
-        self._waiting: deque[asyncio.Future[bool]] = deque()
 
-    async def enter(self) -> None:
-        """Take a place, first come first served; raise `ForwardError` (503) if none comes free in time."""
-        if self.taken < self.limit:
-            self.taken += 1
-        else:
-            await self._wait()
+    @property
+    def limit(self) -> int:
+        """How many places there are."""
+        return self.places.limit
+
+    @property
+    def taken(self) -> int:
+        """How many of them are in use."""
+        return self.places.taken
+
+    async def enter(self, *, patient: bool = True) -> None:
+        """Take a place, first come first served; raise `ForwardError` (503) if none comes free in time.
+
+        Unless `patient`, that is at once: for a request that legacy can answer.
+        """
+        if not self.places.enter():
+            await self._wait(self._patience if patient else 0.0)
 
     def leave(self) -> None:
         """Give a place back, or hand it to the one that waits longest."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
+        while (waiter := self.places.leave()) is not None:
+            if not waiter.done():  # else it was cancelled, and has had no time to withdraw
                 waiter.set_result(True)
                 return
-        self.taken -= 1
 
-    async def _wait(self) -> None:
-        if self._patience <= 0.0 or len(self._waiting) >= self.limit:
+    async def _wait(self, patience: float) -> None:
+        if patience <= 0.0:
             raise _full(self.limit)
         import asyncio
 
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
-        self._waiting.append(waiter)
-        timer = loop.call_later(self._patience, self._give_up, waiter)
+        if not self.places.wait(waiter):
+            raise _full(self.limit)
+        timer = loop.call_later(patience, self._give_up, waiter)
         try:
             granted = await waiter
         except BaseException:  # cancelled, or closed by whoever drives this by hand
-            if waiter in self._waiting:  # if not, `leave` has passed it over already
-                self._waiting.remove(waiter)
-            elif waiter.done() and not waiter.cancelled() and waiter.result():
+            handed_over = not self.places.withdraw(waiter) and waiter.done() and not waiter.cancelled()
+            if handed_over and waiter.result():
                 self.leave()  # it was handed over in the moment of the cancellation
             raise
         finally:
@@ -77,36 +83,45 @@ class AsyncBulkhead:
 
     def _give_up(self, waiter: asyncio.Future[bool]) -> None:
         if not waiter.done():
-            self._waiting.remove(waiter)
+            self.places.withdraw(waiter)
             waiter.set_result(False)
 
 
 class BlockingBulkhead:
     """The places of one upstream for the threads (or greenlets) of one process; see `AsyncBulkhead`.
 
-    `lock` guards `taken` and whatever a pool wants to change together with it.
+    `lock` guards `places` and whatever a pool wants to change together with them.
     """
 
-    __slots__ = ("_patience", "_waiting", "limit", "lock", "taken")
+    __slots__ = ("_patience", "lock", "places")
 
     def __init__(self, upstream: Upstream) -> None:
-        self.limit = upstream.max_in_flight
-        self.taken = 0
+        self.places: Places[threading.Lock] = Places(upstream.max_in_flight)
         self.lock = threading.Lock()  # by its full name, for gevent that patches late
         self._patience = upstream.pool_timeout
-        self._waiting: deque[threading.Lock] = deque()
 
-    def enter(self) -> None:
-        """Take a place, first come first served; raise `ForwardError` (503) if none comes free in time."""
+    @property
+    def limit(self) -> int:
+        """How many places there are."""
+        return self.places.limit
+
+    @property
+    def taken(self) -> int:
+        """How many of them are in use."""
+        return self.places.taken
+
+    def enter(self, *, patient: bool = True) -> None:
+        """Take a place, first come first served; raise `ForwardError` (503) if none comes free in time.
+
+        Unless `patient`, that is at once: for a request that legacy can answer.
+        """
         with self.lock:
-            if self.taken < self.limit:
-                self.taken += 1
+            if self.places.enter():
                 return
-            if self._patience <= 0.0 or len(self._waiting) >= self.limit:
-                raise _full(self.limit)
             turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
+            turn.acquire()  # `leave` releases it
+            if not patient or self._patience <= 0.0 or not self.places.wait(turn):
+                raise _full(self.limit)
         self._wait(turn)
 
     def leave(self) -> None:
@@ -116,10 +131,9 @@ class BlockingBulkhead:
 
     def leave_locked(self) -> None:
         """Do what `leave` does, for a caller that holds `lock`."""
-        if self._waiting:
-            self._waiting.popleft().release()
-        else:
-            self.taken -= 1
+        turn = self.places.leave()
+        if turn is not None:
+            turn.release()
 
     def _wait(self, turn: threading.Lock) -> None:
         mine = False
@@ -135,7 +149,4 @@ class BlockingBulkhead:
     def _withdraw(self, turn: threading.Lock) -> bool:
         """Stop waiting; tells whether no place had been handed over meanwhile."""
         with self.lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                return True
-            return False
+            return self.places.withdraw(turn)

@@ -82,6 +82,7 @@ class AsyncHttpxPool:
         chunked: bool,  # noqa: ARG002 - the head says it, and the transport frames
         timeout: float,  # noqa: ASYNC109 - kept by the exchange's clock
         fresh: bool = False,
+        patient: bool = True,
         on_slow: OnSlow | None = None,
     ) -> AsyncHttpxAnswer:
         """Send one request and wait for the head of its answer, as `AsyncPool.send` does.
@@ -92,7 +93,7 @@ class AsyncHttpxPool:
         """
         if self._closed:
             raise pool_closed()
-        await self.gate.enter()
+        await self.gate.enter(patient=patient)
         self._in_flight += 1
         self._loop = asyncio.get_running_loop()
         exchange = _Exchange(self, timeout)

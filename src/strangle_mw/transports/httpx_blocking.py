@@ -66,13 +66,14 @@ class BlockingHttpxPool:
         chunked: bool,  # noqa: ARG002 - the head says it, and the transport frames
         timeout: float,
         fresh: bool = False,
+        patient: bool = True,
     ) -> BlockingHttpxAnswer:
         """Send one request and wait for the head of its answer, as `BlockingPool.send` does.
 
         `timeout` limits each wait for the upstream, not all of them together; a streamed body is read to its
         end before an answer is looked for. `fresh` is for own connections.
         """
-        self._enter()
+        self._enter(patient=patient)
         exchange = _Exchange(self)
         try:
             found = exchange.start(self._line(fresh=fresh), head, body, method, timeout)
@@ -105,8 +106,8 @@ class BlockingHttpxPool:
                     spent.append(line)
             _close_lines(spent)
 
-    def _enter(self) -> None:
-        self.gate.enter()
+    def _enter(self, *, patient: bool) -> None:
+        self.gate.enter(patient=patient)
         with self._lock:
             self._in_flight += 1
             if not self._closed:

@@ -60,14 +60,16 @@ class BlockingPool:
         chunked: bool,
         timeout: float,
         fresh: bool = False,
+        patient: bool = True,
     ) -> BlockingAnswer:
         """Send one request and wait for the head of its answer.
 
         A streamed `body` is framed if `chunked`; it is read no further once an answer comes. `timeout` is in
         seconds from the end of the request to the head, and limits each wait for the upstream while a body
-        is sent. `fresh` asks for a new connection. Raises `ForwardError`, and whatever `body` raises.
+        is sent. `fresh` asks for a new connection. Unless `patient`, a full bulkhead is an error at once.
+        Raises `ForwardError`, and whatever `body` raises.
         """
-        self._enter()
+        self._enter(patient=patient)
         connection: Connection | None = None
         try:
             connection = None if fresh else self._reuse()
@@ -92,8 +94,8 @@ class BlockingPool:
         """End an exchange, and keep its connection if nothing unexpected happened (promise P7)."""
         self._leave(connection, fit=connection.rest())
 
-    def _enter(self) -> None:
-        self.gate.enter()
+    def _enter(self, *, patient: bool) -> None:
+        self.gate.enter(patient=patient)
         with self._lock:
             self._in_flight += 1
             if not self._closed:

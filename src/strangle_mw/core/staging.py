@@ -1,0 +1,177 @@
+"""How far a route has moved: which side answers one request (design sections 4 and 4.1).
+
+What a route says of its stage is compiled here, too. Which key a request has and what marks its answer is
+`sticky`, what a failure leads to `fallback`. Pure: users, time and chance come in as values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from strangle_mw.core.dials import Dial, declared_dial
+from strangle_mw.core.fallback import FallbackPolicy, is_listable, policies
+from strangle_mw.core.model import LEGACY_TARGET, HeaderRules, Route, Shadow, Stage
+from strangle_mw.core.sticky import KeySource, Mark, bucket, compile_sources, find_key, read_pin, vary_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from strangle_mw.core.messages import RequestHead
+    from strangle_mw.core.model import Pin
+
+BASIS_POINTS: Final = 10_000
+MODERN_STAGES: Final = frozenset((Stage.CANARY, Stage.MODERN, Stage.RETIRED))
+"""The stages in which a request may be taken away from the wrapped app."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Staging:
+    """What one route says of its stages, compiled.
+
+    `dial` is the declared stage and weight; `salt` that of the sticky hash (the route's group); `vary` are
+    the headers that choose the side, `vary_unknown` those where nothing names the user; `policies`
+    the fallback of each stage that has one, over at `until` (unix seconds); `sample` the share of requests
+    that stage `shadow` copies, in basis points.
+    """
+
+    dial: Dial
+    salt: str
+    sources: tuple[KeySource, ...]
+    vary: tuple[str, ...]
+    vary_unknown: tuple[str, ...]
+    policies: Mapping[Stage, FallbackPolicy]
+    until: float
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What tells the users of a table apart.
+
+    `user` names the user of a request, `pin` lets testers choose a side, `new_id` makes 32 hexadecimal digits,
+    `draw` a number of 0..9999, `now` the unix time; `is_https` tells whether the client speaks TLS.
+    """
+
+    user: Callable[[RequestHead], str | None] | None = None
+    pin: Pin | None = None
+    new_id: Callable[[], bytes] = lambda: b"0" * 32
+    draw: Callable[[], int] = lambda: 0
+    now: Callable[[], float] = lambda: 0.0
+    is_https: Callable[[RequestHead], bool] = field(default=lambda head: head.scheme == "https")
+
+
+class Side(NamedTuple):
+    """Which side answers one request; `mark` is what a canaried answer gets."""
+
+    modern: bool
+    mark: Mark | None = None
+
+
+_LEGACY_SIDE, _MODERN_SIDE = Side(modern=False), Side(modern=True)
+
+
+def choose_side(staging: Staging, dial: Dial, head: RequestHead, crowd: Crowd) -> Side:
+    """Choose the side of one request; the client's address plays no part."""
+    if dial.stage is not Stage.CANARY:
+        return _MODERN_SIDE if dial.stage in MODERN_STAGES else _LEGACY_SIDE
+    key = find_key(staging.sources, head, crowd.user)
+    modern = dial.points >= BASIS_POINTS
+    pin = crowd.pin
+    vary = staging.vary if crowd.user is not None else staging.vary_unknown
+    pinned = None
+    if pin is not None:
+        vary = (*vary, pin.header)
+        value = head.header(pin.header)
+        pinned = read_pin(value, pin.secret.encode(), crowd.now()) if value else None
+    if pinned is not None:
+        modern = pinned == "modern"
+    elif not modern and key.text is not None:
+        modern = bucket(staging.salt, key.text) < dial.points
+    cookie = crowd.new_id() if key.wants_cookie else b""
+    return Side(modern, Mark(vary, cookie, secure=bool(cookie) and crowd.is_https(head)))
+
+
+def share_point(staging: Staging, head: RequestHead, crowd: Crowd) -> int:
+    """Place a request among several upstreams: 0..9999, the same for one sticky key, by chance without.
+
+    Its salt is not the canary's: else the first keys of a canary would all go to the first upstream.
+    """
+    key = find_key(staging.sources, head, crowd.user).text
+    return crowd.draw() if key is None else bucket(f"split {staging.salt}", key)
+
+
+# --- compiling
+
+
+def compile_staging(route: Route, salt: str, note: Callable[[str, str, str], None]) -> Staging:
+    """Compile what a route says of its stages; `note(field, what, id)` is told of problems."""
+    _check_weight(route, note)
+    _check_fallback(route, note)
+    until = _until(route, note)
+    listed = [e for e in route.fallback_on if is_listable(e)]
+    sources = compile_sources(route.sticky)
+    return Staging(
+        declared_dial(route),
+        route.group or salt,
+        sources,
+        vary_names(sources),
+        vary_names(compile_sources([s for s in route.sticky if s != "user"])),
+        {} if len(listed) < len(route.fallback_on) else policies(route),
+        until,
+        round((route.shadow or Shadow()).sample * 100),
+    )
+
+
+def _check_weight(route: Route, note: Callable[[str, str, str], None]) -> None:
+    if route.weight is not None and not 0 <= route.weight <= 100:  # noqa: PLR2004 - percent
+        note("weight", "must be 0..100 percent", "weight-range")
+    if route.weight is None and route.stage is Stage.CANARY:
+        note("weight", "is missing: stage 'canary' needs the percent of the users, as in weight = 5", "weight-missing")
+    if route.shadow is not None and not 0 <= route.shadow.sample <= 100:  # noqa: PLR2004 - percent
+        note("shadow.sample", "must be 0..100 percent", "sample-range")
+
+
+def _check_fallback(route: Route, note: Callable[[str, str, str], None]) -> None:
+    if route.stage is Stage.RETIRED and route.fallback in ("auto", "connect"):
+        what = "stage 'retired' never runs the old code; remove it, or stay in stage 'modern'"
+        note("fallback", what, "fallback-retired")
+    for at, entry in enumerate(route.fallback_on):
+        if not is_listable(entry):
+            note(f"fallback_on[{at}]", f"{entry!r} must be '5xx', '404' or a status 500..599", "fallback-on")
+    auto = route.fallback == "auto" or (route.fallback == "" and route.stage is not Stage.MODERN)
+    for name in ("fallback_on", "shared_store"):
+        if getattr(route, name) and not auto:
+            note(name, "acts with fallback = 'auto' only; say so, or remove it", "field-unused")
+    if route.fallback_until and route.fallback in ("never", "off"):
+        note("fallback_until", "there is no fallback to end; remove one of the two", "field-unused")
+
+
+def _until(route: Route, note: Callable[[str, str, str], None]) -> float:
+    """Read the moment after which fallback is over: the end of a day in UTC, or a time."""
+    text = route.fallback_until
+    if not text:
+        return inf
+    try:
+        if len(text) == len("2026-01-31"):
+            end = datetime.combine(date.fromisoformat(text) + timedelta(days=1), time(tzinfo=UTC))
+        else:
+            end = datetime.fromisoformat(text)
+            end = end if end.tzinfo is not None else end.replace(tzinfo=UTC)
+        return end.timestamp()
+    except (ValueError, OverflowError):
+        note("fallback_until", f"{text!r} must be a date like 2027-03-31, or a date and time", "date")
+        return inf
+
+
+_IDLE = ("fallback", "fallback_until", "fallback_on", "shared_store", "shadow")
+
+
+def unused_fields(route: Route) -> Sequence[str]:
+    """Return what is set and acts on forwarded requests only, of a route that forwards none."""
+    fields = ["strip_prefix", "rewrite", "timeout", "request_headers", "response_headers", *_IDLE]
+    if route.to == LEGACY_TARGET:
+        fields += ["weight", "group"]
+    return [f for f in fields if getattr(route, f) not in ("", None, False, (), [], HeaderRules())]

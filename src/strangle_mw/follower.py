@@ -1,0 +1,221 @@
+"""One thread a process that talks to the store, so that no request ever does (design section 6).
+
+It reads overrides, writes counters, events and a sign of life, and survives the store's failing: the last
+known overrides stay, counts wait. What overrides do is `live`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+from threading import Event, Lock, Thread
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from strangle_mw.core.events import safe_text
+from strangle_mw.core.overrides import OverridesError, parse_overrides
+from strangle_mw.stores.base import StoreError
+
+if TYPE_CHECKING:
+    from strangle_mw.core.compiled import CompiledRoute
+    from strangle_mw.live import Live
+    from strangle_mw.states import States
+    from strangle_mw.stores.base import Store
+
+log = logging.getLogger("strangle_mw")
+
+POLL = 0.25
+"""Seconds between two looks at the revision, if nothing hints at a change before."""
+FLUSH = 1.0
+"""Seconds between two writes of counters and events."""
+BEAT = 2.0
+"""Seconds between two signs of life of a worker."""
+LIFE = 15.0
+"""Seconds after which a worker without a sign of life is forgotten."""
+
+KEY = "STRANGLE_STORE_KEY"
+"""The variable of the environment with the key that documents of overrides are signed with."""
+
+
+def store_key() -> bytes:
+    """Return the key that overrides are signed with, b"" for none."""
+    return os.environ.get(KEY, "").encode()
+
+
+class Follower:
+    """Keeps one process in step with its store.
+
+    `error` says why the store cannot be used at the moment, `refused` why its document is not followed.
+    """
+
+    def __init__(self, store: Store, live: Live, states: States) -> None:
+        self._store = store
+        self._live = live
+        self._states = states
+        self._key = store_key()
+        self._raw = b""
+        self.error = ""
+        self.refused = ""
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Begin anew in a child process: no thread, another worker."""
+        self._thread: Thread | None = None
+        self._lock = Lock()
+        self._stopped = Event()
+        self._published = ""
+        self._flushed = self._beaten = 0.0
+        self._started = time()
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+
+    def start(self) -> None:
+        """Start the thread if it does not run; the first read is done at once (after a fork it is late)."""
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._stopped.clear()
+        self.read()
+        self._thread = Thread(target=self._run, name="strangle-store", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and write what is left to be written."""
+        self._stopped.set()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread.is_alive():
+            thread.join(2 * FLUSH)
+        self.flush()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self.read()
+                self.flush(monotonic())
+            except Exception:  # noqa: BLE001 - a bug must not end the following of the kill switch
+                log.exception("the store's thread goes on after an error")
+                self._stopped.wait(FLUSH)
+            self._store.wait(POLL)
+
+    def read(self) -> None:
+        """Follow the overrides, if they have changed."""
+        live = self._live
+        try:
+            raw = self._store.read(live.overrides.revision)
+        except StoreError as exc:
+            self._lost(str(exc))
+            return
+        self._back()
+        if raw is None:
+            return
+        try:
+            found = parse_overrides(raw, self._key)
+        except OverridesError as exc:
+            self._refuse(str(exc))
+            return
+        if found.revision < live.overrides.revision:
+            self._put_back(found.revision)
+            return
+        self._raw, self.refused = raw, ""
+        live.follow(found)
+
+    def _put_back(self, revision: int) -> None:
+        """Give a store that has lost its data, or is an old copy, what this process knows."""
+        mine = self._live.overrides.revision
+        what = f"the store has revision {revision} of the overrides, {mine} was known: put back"
+        try:
+            if self._store.restore(self._raw, mine):
+                log.warning("%s", what)
+                self._states.tell("store-back", what)
+        except StoreError as exc:
+            self._lost(str(exc))
+
+    def _refuse(self, reason: str) -> None:
+        if reason != self.refused:
+            self.refused = reason
+            log.error("the overrides in the store are refused, the last good ones stay: it %s", reason)
+            self._states.tell("store-refused", reason)
+
+    def _lost(self, reason: str) -> None:
+        if not self.error:
+            log.error("the store cannot be used, the last known overrides stay: %s", reason)
+            self._states.tell("store-lost", reason)
+        self.error = reason
+
+    def _back(self) -> None:
+        if self.error:
+            self.error = ""
+            log.warning("the store can be used again")
+            self._states.tell("store-back", "the store can be used again")
+
+    def flush(self, now: float | None = None) -> None:
+        """Write counters, events and a sign of life: what is due at `now`, or everything."""
+        with self._lock:
+            try:
+                if now is None or now >= self._flushed + FLUSH:
+                    self._flushed = now or 0.0
+                    self._write()
+                if now is None or now >= self._beaten + BEAT:
+                    self._beaten = now or 0.0
+                    self._beat()
+            except StoreError as exc:
+                self._lost(str(exc))
+
+    def _write(self) -> None:
+        counts = self._states.take_counts()
+        try:
+            if counts:
+                self._store.add_counts({key.field(): number for key, number in counts.items()})
+        except BaseException:
+            self._states.return_counts(counts)
+            raise
+        events = self._states.take_events()
+        try:
+            if events:
+                self._store.add_events([{**e.as_dict(), "worker": self.worker} for e in events])
+        except BaseException:
+            self._states.return_events(events)
+            raise
+
+    def _beat(self) -> None:
+        table = self._live.table
+        if table.revision != self._published:
+            if table.revision not in self._store.tables():
+                self._store.publish_table(table.revision, describe_table(table.revision, table.table.routes))
+            self._published = table.revision
+        self._store.beat(self.worker, self._sign_of_life(), LIFE)
+
+    def _sign_of_life(self) -> dict[str, Any]:
+        live = self._live
+        problems = [str(p) for p in live.problems[:20]]
+        problems += [f"the store's overrides are refused: {self.refused}"] if self.refused else []
+        problems += [f"the file is not in force: {live.reload_error}"] if live.reload_error else []
+        return {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": self._started,
+            "seen": time(),
+            "table": live.table.revision,
+            "overrides": live.overrides.revision,
+            "off": live.switched_off,
+            "waiting": sorted(live.waiting),
+            "problems": [safe_text(p, 500) for p in problems],
+            "upstreams": self._states.describe(),
+        }
+
+
+def describe_table(revision: str, routes: tuple[CompiledRoute, ...]) -> bytes:
+    """Write what `strangle status` and `strangle set` need to know of a table; no addresses (P18, P23)."""
+    described = [
+        {
+            "name": r.name,
+            "stage": r.staging.dial.stage.value,
+            "weight": r.staging.dial.points,
+            "weighted": r.declared.weight is not None,
+            "legacy": r.action is None,
+            "group": r.staging.salt,
+        }
+        for r in routes
+    ]
+    return json.dumps({"revision": revision, "routes": described}, separators=(",", ":")).encode()

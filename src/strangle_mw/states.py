@@ -1,0 +1,202 @@
+"""What changes while requests run, in one process: breakers, health, fallback budgets, counters, events.
+
+The machines are `core.resilience`; here they get their clock, chance and locks. Nothing is sent or stored
+here. After a fork a process starts anew.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from threading import Lock
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+from strangle_mw.core.balance import choose
+from strangle_mw.core.events import CounterKey, Event
+from strangle_mw.core.resilience import CircuitBreaker, EndpointHealth, FallbackBudget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from strangle_mw.core.compiled import CompiledUpstream
+    from strangle_mw.core.dials import Dial
+    from strangle_mw.core.events import Kind
+    from strangle_mw.core.exchange import Outcome
+    from strangle_mw.core.resilience import BreakerState, HealthState
+    from strangle_mw.transports.make import AsyncPool, BlockingPool
+
+MAX_EVENTS = 1_000
+"""Events that wait for the store; beyond it the oldest are dropped."""
+
+
+class UpstreamState:
+    """The breakers and the health of one upstream's endpoints."""
+
+    __slots__ = ("breakers", "health", "lock", "tell", "upstream")
+
+    def __init__(self, upstream: CompiledUpstream, tell: Callable[[Kind, str], None]) -> None:
+        self.upstream = upstream
+        self.tell = tell
+        self.lock = Lock()
+        self.breakers = [CircuitBreaker(upstream.declared.breaker, random.random) for _ in upstream.endpoints]
+        self.health = [EndpointHealth() for _ in upstream.endpoints]
+
+    def probed(self, endpoint: int, *, ok: bool) -> None:
+        """Note what an active probe has found."""
+        with self.lock:
+            changed: HealthState | None = self.health[endpoint].probed(ok, monotonic())
+        if changed is not None:
+            self.tell("healthy" if ok else "unhealthy", self._name(endpoint))
+
+    def was_good(self, since: float) -> bool:
+        """Tell whether a probe of any endpoint was good at or after a time (`monotonic`)."""
+        return any(h.last_good is not None and h.last_good >= since for h in self.health)
+
+    def settled(self, endpoint: int, changed: BreakerState) -> None:
+        """Tell that a breaker has opened or closed."""
+        self.tell("breaker-open" if changed == "open" else "breaker-closed", self._name(endpoint))
+
+    def _name(self, endpoint: int) -> str:
+        return f"upstream {self.upstream.name!r}, endpoint {endpoint + 1} of {len(self.breakers)}"
+
+    def describe(self) -> list[dict[str, object]]:
+        """Return the state of each endpoint, for `strangle status`; never an address (promise P18)."""
+        now = monotonic()
+        with self.lock:
+            return [
+                {"breaker": breaker.state(now), "health": health.state}
+                for breaker, health in zip(self.breakers, self.health, strict=True)
+            ]
+
+
+class Endpoints:
+    """One conversation's view of an upstream: `core.exchange.Endpoints`, with the pools' loads."""
+
+    __slots__ = ("_permit", "_pools", "_state")
+
+    def __init__(self, state: UpstreamState, pools: Sequence[AsyncPool | BlockingPool]) -> None:
+        self._state = state
+        self._pools = pools
+        self._permit: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def choose(self, tried: Collection[int]) -> int | None:
+        """Name the next endpoint: unhealthy ones are left out, unless all are."""
+        state, now = self._state, monotonic()
+        with state.lock:
+            endpoint = 0 if len(self._pools) == 1 else self._balance(tried, now)
+            self._permit = None if endpoint is None else state.breakers[endpoint].admit(now)
+        return None if self._permit is None else endpoint
+
+    def _balance(self, tried: Collection[int], now: float) -> int | None:
+        state = self._state
+        out = {at for at, b in enumerate(state.breakers) if at in tried or not b.admits(now)}
+        left_out = out | {at for at, h in enumerate(state.health) if not h.usable}
+        out = out if len(left_out) == len(self._pools) else left_out
+        if len(out) == len(self._pools):
+            return None
+        return choose([p.in_flight for p in self._pools], out, random.randrange)
+
+    def settle(self, endpoint: int, outcome: Outcome | None) -> None:
+        """Say how an endpoint did."""
+        state, permit = self._state, self._permit
+        if permit is None:
+            return
+        changed = None
+        with state.lock:
+            if outcome is None:
+                state.breakers[endpoint].forget(permit)
+            else:
+                changed = state.breakers[endpoint].record(permit, outcome, monotonic())
+        if changed is not None:
+            state.settled(endpoint, changed)
+
+
+class States:
+    """Everything of one process and engine that lives longer than a request, but for connections."""
+
+    def __init__(self) -> None:
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Begin with nothing: what the parent counted is the parent's."""
+        self._lock = Lock()
+        self._upstreams: dict[CompiledUpstream, UpstreamState] = {}
+        self._budgets: dict[str, FallbackBudget] = {}
+        self._counts: dict[CounterKey, int] = {}
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._hits: dict[str, float] = {}
+
+    def upstream(self, upstream: CompiledUpstream) -> UpstreamState:
+        """Return the state of one upstream's endpoints."""
+        state = self._upstreams.get(upstream)
+        if state is None:
+            with self._lock:
+                state = self._upstreams.setdefault(upstream, UpstreamState(upstream, self.tell))
+        return state
+
+    def keep(self, upstreams: Iterable[CompiledUpstream]) -> None:
+        """Forget the state of all upstreams but these."""
+        kept = set(upstreams)
+        with self._lock:
+            self._upstreams = {u: s for u, s in self._upstreams.items() if u in kept}
+
+    def asked(self, route: str) -> None:
+        """Count a request of a route that goes to the modern side, for its fallback budget."""
+        with self._lock:
+            budget = self._budgets.get(route) or self._budgets.setdefault(route, FallbackBudget())
+            budget.request(monotonic())
+
+    def spend(self, route: str) -> bool:
+        """Take one fallback from a route's budget, if there is one left."""
+        with self._lock:
+            budget = self._budgets.get(route)
+            return budget is None or budget.spend(monotonic())
+
+    def count(self, route: str, dial: Dial, side: str, outcome: str) -> None:
+        """Count one request."""
+        key = CounterKey(route, dial.stage.value, dial.points, side, outcome)
+        with self._lock:
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def take_counts(self) -> Mapping[CounterKey, int]:
+        """Hand over what was counted since the last time."""
+        with self._lock:
+            taken, self._counts = self._counts, {}
+        return taken
+
+    def return_counts(self, counts: Mapping[CounterKey, int]) -> None:
+        """Take back what could not be stored; the number of keys is bounded by the table (promise P17)."""
+        with self._lock:
+            for key, number in counts.items():
+                self._counts[key] = self._counts.get(key, 0) + number
+
+    def tell(self, kind: Kind, what: str, route: str = "") -> None:
+        """Note an event."""
+        self._events.append(Event(time(), kind, what, route))
+
+    def take_events(self) -> Sequence[Event]:
+        """Hand over what happened since the last time."""
+        taken = []
+        while self._events:
+            taken.append(self._events.popleft())
+        return taken
+
+    def return_events(self, events: Sequence[Event]) -> None:
+        """Take back what could not be stored; the oldest are dropped first."""
+        room = MAX_EVENTS - len(self._events)
+        self._events.extendleft(reversed(events[len(events) - room :] if room < len(events) else events))
+
+    def old_code_ran(self, route: str) -> None:
+        """Note that a retired route was answered by the old code: an event a route and minute."""
+        now = monotonic()
+        if now >= self._hits.get(route, now):
+            self._hits[route] = now + 60.0
+            self.tell("retired-hit", "the old code has answered, although the route is retired", route)
+
+    def describe(self) -> Mapping[str, object]:
+        """Return the state of each upstream's endpoints, for `strangle status`."""
+        return {u.name: state.describe() for u, state in tuple(self._upstreams.items())}
