@@ -7,7 +7,7 @@ import pytest
 from echo import Echo
 from strangle_mw import ForwardError, Route, Upstream, strangle
 
-MODERN = Route("/m/*", to="http://127.0.0.1:1")
+MODERN = Route("/m/*", to="http://127.0.0.1:1", fallback="off")
 
 
 def http(path="/x", **more):
@@ -133,7 +133,7 @@ def test_which_path_counts(scope, forwarded):
 
 def test_a_route_can_name_the_root_path():
     client = call(
-        strangle(legacy([]), [Route("/app/m/*", to="http://127.0.0.1:1")]),
+        strangle(legacy([]), [Route("/app/m/*", to="http://127.0.0.1:1", fallback="off")]),
         {**http("/m/x"), "root_path": "/app"},
     )
     assert client.status == 502
@@ -259,7 +259,7 @@ def test_the_end_of_the_lifespan_closes_the_pools(echo):
 
 def test_the_bulkhead_answers_503_at_once(echo):
     async def run():
-        app = strangle(legacy([]), [Route("/m/*", to=Upstream(url=echo.address, max_in_flight=1))])
+        app = strangle(legacy([]), [Route("/m/*", to=Upstream(url=echo.address, max_in_flight=1), fallback="off")])
         first, second = Client(), Client()
         waiting = asyncio.create_task(app(http("/m/stall"), first.receive, first.send))
         assert await asyncio.to_thread(echo.arrived.acquire, timeout=20)
@@ -281,7 +281,7 @@ def test_a_scope_without_scheme_is_http(echo):
 
 def test_a_root_path_ends_at_a_segment():
     client = call(
-        strangle(legacy([]), [Route("/api/apifoo", to="http://127.0.0.1:1")]),
+        strangle(legacy([]), [Route("/api/apifoo", to="http://127.0.0.1:1", fallback="off")]),
         {**http("/apifoo"), "root_path": "/api"},
     )
     assert client.status == 502

@@ -192,15 +192,21 @@ SHAPES = {
     "upstream range": ({"upstreams": {"x": {"url": "http://x", "timeout": 0}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.timeout", "upstream-range")]),
     "upstream address": ({"upstreams": {"x": {"url": "x"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.url", "upstream-address")]),
     "an address twice": ({"upstreams": {"x": {"urls": ["http://x", "http://x"]}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.urls[1]", "upstream-address-twice")]),
-    "breaker": ({"upstreams": {"x": {"url": "http://x", "breaker": {"failures": 1}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.breaker", "not-yet")]),
-    "health": ({"upstreams": {"x": {"url": "http://x", "health": {"path": "/"}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.health", "not-yet")]),
+    "breaker": ({"upstreams": {"x": {"url": "http://x", "breaker": {"failures": -1, "open": 61}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.breaker.failures", "upstream-range"), ("upstreams.x.breaker.open", "upstream-range")]),
+    "health": ({"upstreams": {"x": {"url": "http://x", "health": {"path": "x", "interval": 0}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.health.path", "health-path"), ("upstreams.x.health.interval", "upstream-range")]),
     "http 3": ({"upstreams": {"x": {"url": "http://x", "http": "3"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.http", "choice")]),
     "transport in a table": ({"upstreams": {"x": {"url": "http://x", "transport": "y"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.transport", "unknown-key")]),
     "lambda": ({"upstreams": {"x": {"lambda": "f"}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.lambda", "not-yet")]),
     "tls file": ({"upstreams": {"x": {"url": "https://x", "tls": {"ca": "/none"}}}, "routes": [{**A, "to": "x"}]}, [("upstreams.x.tls.ca", "tls-file")]),
     "max_body": ({"strangle": {"max_body": -1}}, [("strangle.max_body", "max-body-range")]),
     "trusted proxy": ({"strangle": {"trusted_proxies": ["10.0.0.0/99"]}}, [("strangle.trusted_proxies[0]", "trusted-proxy")]),
-    "store": ({"strangle": {"store": "memory:"}}, [("strangle.store", "not-yet")]),
+    "store": ({"strangle": {"store": "mysql://h"}}, [("strangle.store", "store-url")]),
+    "admin": ({"strangle": {"admin": "/__strangle"}}, [("strangle.admin", "not-yet")]),
+    "pin": ({"strangle": {"pin": {"secret": "short"}}}, [("strangle.pin.secret", "pin-secret")]),
+    "replay_limit": ({"strangle": {"replay_limit": -1}}, [("strangle.replay_limit", "replay-range")]),
+    "sample": ([{**A, "stage": "shadow", "shadow": {"sample": 101}}], [("routes[0].shadow.sample", "sample-range")]),
+    "canary without weight": ([{**A, "stage": "canary"}], [("routes[0].weight", "weight-missing")]),
+    "retired with fallback": ([{**A, "stage": "retired", "fallback": "auto"}], [("routes[0].fallback", "fallback-retired")]),
     "name twice": ([{**A, "name": "x"}, {"path": "/b", "to": "http://m", "name": "x"}], [("routes[1].name", "name-twice")]),
 }  # fmt: skip
 
@@ -227,7 +233,7 @@ def test_a_problem_reads_well():
         load([{**A, "weight": 101}, {**A, "name": "b", "stage": "modren", "wieght": 1}])
     text = str(caught.value)
     assert text.startswith("3 problems in the route table:\n")
-    assert "routes[0].weight: must be 0..100 (weight-range)" in text
+    assert "routes[0].weight: must be 0..100 percent (weight-range)" in text
     assert "routes[1].wieght: there is no such key; did you mean 'weight'? (unknown-key)" in text
     assert (
         "must be one of 'legacy', 'shadow', 'canary', 'modern', 'retired', not 'modren'; did you mean 'modern'?"

@@ -12,7 +12,7 @@ from echo import Echo
 from strangle_mw import Route, strangle
 from strangle_mw.errors import ForwardError
 
-MODERN = Route("/m/*", to="http://127.0.0.1:1")
+MODERN = Route("/m/*", to="http://127.0.0.1:1", fallback="off")
 
 
 @pytest.fixture

@@ -34,8 +34,12 @@ def forwarding(echo):
     app = strangle(
         plain,
         [
-            Route("/m/*", to=Upstream(url=echo.address, max_in_flight=PLACES, pool_timeout=0.0)),
-            Route("/dead/*", to="http://127.0.0.1:1"),
+            Route(
+                "/m/*",
+                to=Upstream(url=echo.address, max_in_flight=PLACES, pool_timeout=0.0),
+                fallback="off",
+            ),
+            Route("/dead/*", to="http://127.0.0.1:1", fallback="off"),
             Route("/gone", respond=Respond(status=410, body="gone", content_type="text/plain")),
         ],
     )

@@ -82,8 +82,8 @@ def strangle(
     forwarded, `max_body` the bytes that a forwarded body may have, `replay_limit` those up to which one is
     kept so that the wrapped app can answer after all. `identify` names the user of a request, for sticky
     splits; `store` is where live changes are kept (`sqlite:///path.db`, `redis://host`); `pin` lets testers
-    choose a side. The same names stand in the file's table `[strangle]`, and those given here go first. Raises `ConfigError` with every problem of the table and
-    `TypeError` if `app` is not an app.
+    choose a side. The same names stand in the file's table `[strangle]`, and those given here go first.
+    Raises `ConfigError` with every problem of the table and `TypeError` if `app` is not an app.
     """
     from strangle_mw.engine import Engine
     from strangle_mw.interface import detect_interface

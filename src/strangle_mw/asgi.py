@@ -99,8 +99,9 @@ class ASGIStrangler:
             await self.app(scope, receive, send)
         finally:
             if scope["type"] == "lifespan":
+                # Without a pause: uvicorn ends the process as soon as the app has said that it has ended.
+                self.engine.follower.flush()
                 await self.engine.aclose(asyncio.get_running_loop())
-                await asyncio.to_thread(self.engine.follower.flush)
 
     async def _legacy(self, decision: Legacy, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the wrapped app answer for a route whose stage says so."""
@@ -179,7 +180,7 @@ class ASGIStrangler:
     async def _converse(
         self, forward: Forward, client: _Client
     ) -> tuple[AsyncAnswer | None, list[Header], FallBack | None]:
-        """Perform the effects of `core.exchange` with asyncio; return the answer and its headers, or who else."""
+        """Perform the effects of `core.exchange` with asyncio; return the answer and its headers, or a fallback."""
         engine, method = self.engine, forward.head.method
         policy = engine.policy(forward)
         body: bytes | AsyncIterator[bytes] = b""
@@ -206,26 +207,23 @@ class ASGIStrangler:
                     )
                     headers = public_headers(answer.headers, answer.status, forward, effect.endpoint)
                 except ForwardError as exc:
-                    answer = _dropped(answer)
+                    if answer is not None:  # its headers are no headers
+                        answer.close()
                     effect = conversation.throw(exc)
                 else:
                     effect = conversation.send(answer.status)
         finally:
             conversation.close()
-        if isinstance(effect, FallBack):
-            return _dropped(answer), headers, effect
-        return answer, headers, None
+        if not isinstance(effect, FallBack):
+            return answer, headers, None
+        if answer is not None:
+            answer.close()
+        return None, headers, effect
 
 
 def _whole_path(root: str, path: str) -> str:
     """Return the path with the root path, which is part of it (design section 3.4); servers differ."""
     return path if path == root or path.startswith(root.rstrip("/") + "/") else root + path
-
-
-def _dropped(answer: AsyncAnswer | None) -> None:
-    """Close an answer that nobody gets."""
-    if answer is not None:
-        answer.close()
 
 
 async def _respond(send: Send, status: int, headers: Any, body: bytes) -> None:

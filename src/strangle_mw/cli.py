@@ -1,4 +1,6 @@
-"""The command `strangle`: prints what `config` and `inspection` find out. No decisions live here.
+"""The command `strangle`: prints what `config` and `inspection` find out, and has the live commands.
+
+No decisions live here; what acts on a running app is `cli_live`.
 
 Exit codes: 0 all is well, 1 the table (or the app) has problems, 2 the command was used wrongly.
 """
@@ -10,15 +12,18 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import strangle_mw
+from strangle_mw.cli_live import live_commands
 from strangle_mw.config import load
 from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.inspection import as_table, explain, rows
 from strangle_mw.interface import detect_interface
+from strangle_mw.reach import FileTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Sized
@@ -27,12 +32,29 @@ if TYPE_CHECKING:
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _FILE = click.argument("file", type=click.Path())
+_PLACES = (
+    click.option(
+        "--file",
+        envvar="STRANGLE_FILE",
+        show_envvar=True,
+        type=click.Path(),
+        metavar="PATH",
+        help="The table file.  [default: strangle.toml, if there is one]",
+    ),
+    click.option(
+        "--store",
+        envvar="STRANGLE_STORE",
+        show_envvar=True,
+        metavar="URL",
+        help="Where live changes are kept.  [default: the file's]",
+    ),
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(strangle_mw.__version__, prog_name="strangle")
 def main() -> None:
-    """Look at a strangle-mw route table: check it, list it, ask where a request would go."""
+    """Look at a strangle-mw route table, and move its routes while the app runs."""
     if os.environ.get("NO_COLOR"):
         click.get_current_context().color = False
 
@@ -141,6 +163,16 @@ def schema() -> None:
     from strangle_mw.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _target(file: str | None, store: str | None) -> FileTarget:
+    """Find what a live command is about."""
+    path = Path(file or "strangle.toml")
+    return FileTarget(path if file or path.is_file() else None, store)
+
+
+for command in live_commands(_target, _PLACES):
+    main.add_command(command)
 
 
 def _load(file: str) -> Snapshot:

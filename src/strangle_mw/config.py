@@ -257,10 +257,13 @@ def _check_settings(settings: Settings) -> Iterator[Problem]:
     if iscoroutinefunction(settings.identify):
         what = "must be a plain function: it is asked before anything may wait"
         yield Problem("strangle.identify", what, "identify-async")
-    if settings.store is not None and (what := check_store_url(settings.store)) is not None:
-        yield Problem("strangle.store", what, "store-url")
+    if settings.store is not None and (refused := check_store_url(settings.store)) is not None:
+        yield Problem("strangle.store", refused, "store-url")
     if settings.pin is not None and len(settings.pin.secret) < _SHORTEST_SECRET:
         yield Problem("strangle.pin.secret", "must have 16 characters or more", "pin-secret")
+    if settings.pin is not None and not _is_pin_header(settings.pin.header):
+        what = f"{settings.pin.header!r} must start with Strangle-: such headers are never forwarded"
+        yield Problem("strangle.pin.header", what, "pin-header")
     if not 0 <= settings.replay_limit <= _LARGEST_REPLAY:
         yield Problem("strangle.replay_limit", f"must be 0..{_LARGEST_REPLAY} bytes", "replay-range")
     if settings.max_body is not None and settings.max_body < 0:
@@ -274,6 +277,10 @@ def _check_settings(settings: Settings) -> Iterator[Problem]:
         if _network(proxy) is None:
             what = f"{proxy!r} must be an address or a network like 10.0.0.0/8 (or `unix`)"
             yield Problem(f"strangle.trusted_proxies[{at}]", what, "trusted-proxy")
+
+
+def _is_pin_header(name: str) -> bool:
+    return name.lower().startswith("strangle-") and bool(is_token(name.encode("latin-1", "replace")))
 
 
 def _network(text: str) -> object | None:

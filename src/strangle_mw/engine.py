@@ -15,6 +15,7 @@ import secrets
 import weakref
 from binascii import hexlify
 from hashlib import blake2b
+from math import inf
 from threading import Lock
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ class Engine:
         if not self._looking.acquire(blocking=False):
             return
         try:
-            self.due = monotonic() + 1.0
+            self.due = inf  # nobody else looks meanwhile
             if self._shared:
                 self.follower.start()
             self.probers.watch(self.snapshot.upstreams.values())
@@ -132,7 +133,7 @@ class Engine:
     def _first_look(self) -> float:
         """Return when to look first: at once, or never if nothing can change."""
         probed = any(u.declared.health is not None for u in self.snapshot.upstreams.values())
-        return 0.0 if self._shared or probed or self.live.watch is not None else float("inf")
+        return 0.0 if self._shared or probed or self.live.watch is not None else inf
 
     # --- one request
 

@@ -93,7 +93,7 @@ class Follower:
             try:
                 self.read()
                 self.flush(monotonic())
-            except Exception:  # noqa: BLE001 - a bug must not end the following of the kill switch
+            except Exception:  # a bug must not end the following of the kill switch
                 log.exception("the store's thread goes on after an error")
                 self._stopped.wait(FLUSH)
             self._store.wait(POLL)
@@ -118,7 +118,9 @@ class Follower:
             self._put_back(found.revision)
             return
         self._raw, self.refused = raw, ""
-        live.follow(found)
+        if found != live.overrides:  # a store without a document says so at every look
+            live.follow(found)
+            self._beaten = 0.0  # who has made the change looks at who follows
 
     def _put_back(self, revision: int) -> None:
         """Give a store that has lost its data, or is an old copy, what this process knows."""
@@ -134,7 +136,7 @@ class Follower:
     def _refuse(self, reason: str) -> None:
         if reason != self.refused:
             self.refused = reason
-            log.error("the overrides in the store are refused, the last good ones stay: it %s", reason)
+            log.error("the overrides in the store are refused, the last good ones stay: %s", reason)
             self._states.tell("store-refused", reason)
 
     def _lost(self, reason: str) -> None:

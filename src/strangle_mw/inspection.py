@@ -48,14 +48,15 @@ class Explanation:
         if isinstance(decision, Forward):
             endpoint = decision.upstream.endpoints[0]
             sent = decision.target.decode("latin-1")
+            where = f"{decision.upstream.name!r}: {endpoint}{sent}"
             why = f" ({self.reason})" if decision.mark is not None else ""
-            return f"forwarded by {decision.route.name!r} to {decision.upstream.name!r}: {endpoint}{sent}{why}"
+            return f"forwarded by {decision.route.name!r} to {where}{why}"
         if isinstance(decision, Answer):
             where = dict(decision.headers).get(b"location", b"").decode("latin-1")
             return f"answered by {decision.route.name!r}: {decision.status}{' ' + where if where else ''}"
         if isinstance(decision, Reject):
             return f"refused: {decision.status} ({decision.reason})"
-        if isinstance(decision, Legacy) and decision.route is not None:
+        if decision.route is not None:
             return f"the wrapped app answers (legacy), by {decision.route.name!r}: {self.reason}"
         return "the wrapped app answers (legacy)"
 

@@ -21,7 +21,7 @@ from strangle_mw.core.overrides import NO_OVERRIDES, apply_overrides
 from strangle_mw.core.compiled import ForwardTo
 from strangle_mw.core.staging import MODERN_STAGES
 from strangle_mw.errors import ConfigError, Problem
-from strangle_mw.watch import FileWatch
+from strangle_mw.watch import SETTLED, FileWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from strangle_mw.states import States
 
 log = logging.getLogger("strangle_mw")
+
+INTERVAL = 1.0
+"""Seconds between two looks at the file."""
 
 SWITCH = "STRANGLE_ALL"
 """The variable of the environment that turns everything off: `legacy`."""
@@ -129,12 +132,12 @@ class Live:
         """See whether the file has changed, and start reading it; return the seconds until the next look."""
         watch = self.watch
         if watch is None or self._reloading or not watch.changed():
-            return 1.0
+            return INTERVAL
         if not watch.settled():
-            return 0.1
+            return SETTLED
         self._reloading = True
         Thread(target=self._reload, args=(watch,), name="strangle-reload", daemon=True).start()
-        return 1.0
+        return INTERVAL
 
     def _reload(self, watch: FileWatch) -> None:
         try:
@@ -144,6 +147,8 @@ class Live:
                 log.error("the table in force stays: %s", problem)
                 self._states.tell("reload-failed", problem)
             self.reload_error = problem
+        except Exception:
+            log.exception("the file could not be read again; the table in force stays")
         finally:
             self._reloading = False
 

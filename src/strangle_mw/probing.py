@@ -74,7 +74,7 @@ class Prober:
     def _asked(self, endpoint: int) -> bool:
         try:
             return self._probe.ask(endpoint)
-        except Exception:  # noqa: BLE001 - a probe that cannot be made counts as a bad one; the thread goes on
+        except Exception:  # a probe that cannot be made counts as a bad one; the thread goes on
             log.exception("a health check failed by itself")
             return False
 

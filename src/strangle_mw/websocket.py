@@ -18,6 +18,7 @@ from strangle_mw.core.exchange import Send as SendTo
 from strangle_mw.core.fallback import NEVER, reason_of
 from strangle_mw.core.hygiene import UNDECLARED
 from strangle_mw.core.messages import RequestHead, is_token, status_class
+from strangle_mw.core.sticky import mark_headers
 from strangle_mw.engine import CLIENT_GONE, FALLBACK_KEY, log
 from strangle_mw.errors import ForwardError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from strangle_mw.core.decision import Decision
     from strangle_mw.core.messages import Header
+    from strangle_mw.core.sticky import Mark
     from strangle_mw.engine import Engine
     from strangle_mw.transports.make import AsyncPool
     from strangle_mw.transports.websocket import UpstreamWebSocket
@@ -77,7 +79,7 @@ async def serve(app: App, engine: Engine, scope: Event, path: str, receive: Rece
     if isinstance(decision, Legacy):
         if decision is not LEGACY:
             engine.count(decision, "legacy", "passed")
-        await app(scope, receive, send)
+        await app(scope, receive, _marking(send, decision.mark))
         return
     client = _Client(scope, receive, send)
     first = await receive()
@@ -98,7 +100,21 @@ async def serve(app: App, engine: Engine, scope: Event, path: str, receive: Rece
         async def replay() -> Event:
             return seen.pop() if seen else await receive()
 
-        await app({**scope, FALLBACK_KEY: fallback.reason}, replay, send)
+        await app({**scope, FALLBACK_KEY: fallback.reason}, replay, _marking(send, decision.mark))
+
+
+def _marking(send: Send, mark: Mark | None) -> Send:
+    """Mark the wrapped app's answer to a canaried handshake, as that of the other arm is."""
+    if mark is None:
+        return send
+
+    async def marked(message: Event) -> None:
+        if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+            headers = [(name, value) for name, value in message.get("headers", ())]
+            message = {**message, "headers": mark_headers(headers, mark, "GET")}
+        await send(message)
+
+    return marked
 
 
 async def _answer(engine: Engine, decision: Decision, client: _Client) -> None:

@@ -110,9 +110,7 @@ class WSGIStrangler:
             return self._legacy(decision, environ, start_response)
         return self._answer(decision, environ["REQUEST_METHOD"], start_response)
 
-    def _legacy(
-        self, decision: Legacy, environ: Environ, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def _legacy(self, decision: Legacy, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Let the wrapped app answer for a route whose stage says so."""
         if decision.mark is None:
             self.engine.passed(decision, environ["REQUEST_METHOD"])
@@ -170,7 +168,7 @@ class WSGIStrangler:
     def _converse(
         self, forward: Forward, body: _Body
     ) -> tuple[BlockingAnswer | None, list[Header], FallBack | None]:
-        """Perform the effects of `core.exchange`, blocking; return the answer and its headers, or who else."""
+        """Perform the effects of `core.exchange`, blocking; return the answer and its headers, or a fallback."""
         engine, method = self.engine, forward.head.method
         policy = engine.policy(forward)
         content, length = body.read()
@@ -193,15 +191,18 @@ class WSGIStrangler:
                     )
                     headers = public_headers(answer.headers, answer.status, forward, effect.endpoint)
                 except ForwardError as exc:
-                    answer = _dropped(answer)
+                    if answer is not None:  # its headers are no headers
+                        answer.close()
                     effect = conversation.throw(exc)
                 else:
                     effect = conversation.send(answer.status)
         finally:
             conversation.close()
-        if isinstance(effect, FallBack):
-            return _dropped(answer), headers, effect
-        return answer, headers, None
+        if not isinstance(effect, FallBack):
+            return answer, headers, None
+        if answer is not None:
+            answer.close()
+        return None, headers, effect
 
     def _relay(
         self, forward: Forward, answer: BlockingAnswer, headers: list[Header], start_response: StartResponse
@@ -221,12 +222,6 @@ class WSGIStrangler:
             return _Stream(answer, first, forward, self.engine)
         self.engine.count(forward, "modern", status_class(answer.status))
         return first
-
-
-def _dropped(answer: BlockingAnswer | None) -> None:
-    """Close an answer that nobody gets."""
-    if answer is not None:
-        answer.close()
 
 
 def _class_of(status: str) -> str:
@@ -259,9 +254,7 @@ def _kinds(headers: Iterable[Header]) -> Iterator[Header]:
 class _Stream:
     """The rest of an answer, chunk by chunk; a cut one ends in an exception, never cleanly (P6)."""
 
-    def __init__(
-        self, answer: BlockingAnswer, first: list[bytes], forward: Forward, engine: Engine
-    ) -> None:
+    def __init__(self, answer: BlockingAnswer, first: list[bytes], forward: Forward, engine: Engine) -> None:
         self._answer = answer
         self._forward = forward
         self._engine = engine

@@ -93,6 +93,7 @@ HOSTILE = {
     "a route twice": text(GOOD).replace(b'"leads"', b'"leads":{},"leads"'),
     "a member twice": text(GOOD).replace(b'"weight": 500', b'"weight": 500, "weight": 501'),
     "a twin by escapes": text(GOOD)[:-1] + b',"revisio\\u006e":8}',
+    "many keys and a twin": text({str(n): 0 for n in range(90_000)})[:-1] + b',"0":0}',
     "an unknown key at the root": text(document(upstreams={})),
     "an unknown key in an override": text(override(to="http://evil.example")),
     "an unknown key in what was declared": text(

@@ -2,7 +2,18 @@
 
 import pytest
 
-from strangle_mw import Condition, ConfigError, HeaderRules, Redirect, Respond, Route, Shadow, Split, Tls, Upstream
+from strangle_mw import (
+    Condition,
+    ConfigError,
+    HeaderRules,
+    Redirect,
+    Respond,
+    Route,
+    Shadow,
+    Split,
+    Tls,
+    Upstream,
+)
 from strangle_mw.config import load
 
 M = "http://m"

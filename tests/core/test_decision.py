@@ -1,6 +1,5 @@
 """`prepare`, the one door: every field of design section 3.1 that acts, and the rules of 3.4."""
 
-
 import pytest
 from support import Reader, decide, request
 

@@ -75,6 +75,7 @@ KEYS = [
     CounterKey("GET /a", "canary", 500, "modern", "ok"),
     CounterKey("", "legacy", 0, "legacy", "fallback:breaker-open"),
     CounterKey("a\tb", "modern", 10_000, "modern", "5xx"),
+    CounterKey("s", "shadow", 0, "shadow", "not-compared"),
     CounterKey("a\\tb", "modern", 10_000, "modern", "5xx"),
     CounterKey("\\\t\\\\\n世", "retired", 10_000, "modern", "502"),
 ]

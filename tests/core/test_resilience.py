@@ -162,6 +162,7 @@ def test_a_probe_that_says_nothing_makes_room():
     machine = opened(open=5.0)
     gone = machine.admit(5.0)
     machine.forget(gone)
+    assert machine.record(gone, "good", 5.0) is None
     assert machine.state(5.0) == "half-open"
     probe = machine.admit(5.0)
     assert probe is not None

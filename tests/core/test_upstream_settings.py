@@ -52,13 +52,18 @@ def test_the_edges_of_a_breaker_are_in_range(name, value):
     assert getattr(declared(Upstream(url=M, breaker=Breaker(**{name: value}))).breaker, name) == value
 
 
-@pytest.mark.parametrize("upstream", [M, Upstream(url=M), Upstream(url=M, http="2"), HttpxUpstream(httpx2.MockTransport(print))])
+@pytest.mark.parametrize(
+    "upstream", [M, Upstream(url=M), Upstream(url=M, http="2"), HttpxUpstream(httpx2.MockTransport(print))]
+)
 def test_each_upstream_has_a_breaker_with_the_documented_numbers(upstream):
     assert declared(upstream).breaker == Breaker(failures=5, ratio=0.5, minimum=20, window=10.0, open=5.0)
 
 
 def test_a_breaker_may_be_given_in_part_in_a_table():
-    table = {"upstreams": {"m": {"url": M, "breaker": {"failures": 0}}}, "routes": [{"path": "/a", "to": "m"}]}
+    table = {
+        "upstreams": {"m": {"url": M, "breaker": {"failures": 0}}},
+        "routes": [{"path": "/a", "to": "m"}],
+    }
     assert load(table).upstreams["m"].declared.breaker == Breaker(failures=0)
 
 
@@ -67,10 +72,25 @@ def test_a_breaker_that_is_none_is_no_breaker():
 
 
 @pytest.mark.parametrize(
-    "path", ["", "health", "http://m/h", "/a b", "/a\tb", "/a\r\nX: y", "/a\x00", "/a\x7f", "/a#b", "/\u00e9", "/a\n"]
+    "path",
+    [
+        "",
+        "health",
+        "http://m/h",
+        "/a b",
+        "/a\tb",
+        "/a\r\nX: y",
+        "/a\x00",
+        "/a\x7f",
+        "/a#b",
+        "/\u00e9",
+        "/a\n",
+    ],
 )
 def test_a_health_path_that_cannot_be_asked_for(path):
-    assert problems(Upstream(url=M, health=Health(path=path))) == [("routes[0].to.health.path", "health-path")]
+    assert problems(Upstream(url=M, health=Health(path=path))) == [
+        ("routes[0].to.health.path", "health-path")
+    ]
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/h?deep=1&x=%20", "/a/b.txt", "/~x;y='z'\"{}|"])

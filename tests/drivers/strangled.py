@@ -1,12 +1,16 @@
 """The apps that the driver tests serve: legacy apps that say what they received, bare or strangled.
 
-`STRANGLE_TEST_UPSTREAM` is the echo's address; without it the apps are bare.
+`STRANGLE_TEST_UPSTREAM` is the echo's address; without it the apps are bare. Asked for `?watch`, the ASGI app
+answers, and then waits until its client has left; `left` tells how many have.
 """
 
+import hashlib
 import json
 import os
 
-from strangle_mw import HeaderRules, Redirect, Respond, Route, Upstream, strangle
+from strangle_mw import Breaker, HeaderRules, Redirect, Respond, Route, Upstream, strangle
+
+left = []
 
 
 async def asgi(scope, receive, send):
@@ -30,9 +34,13 @@ async def asgi(scope, receive, send):
             "path": scope["path"],
             "query": scope["query_string"].decode("latin-1"),
             "headers": [[n.decode("latin-1"), v.decode("latin-1")] for n, v in scope["headers"]],
-            "length": len(body),
+            **_body(body, scope),
+            "left": len(left),
         }
     ).encode()
+    if scope["query_string"] == b"watch":
+        await _watch(text, receive, send)
+        return
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(text)),
@@ -41,6 +49,21 @@ async def asgi(scope, receive, send):
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
+
+
+async def _watch(text, receive, send):
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text, "more_body": True})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    left.append(True)
+
+
+def _body(body, source):
+    """Tell a body, and the mark of a fallback if there is one."""
+    fallback = {"fallback": source["strangle.fallback"]} if "strangle.fallback" in source else {}
+    return {"length": len(body), "sha256": hashlib.sha256(body).hexdigest(), **fallback}
 
 
 def wsgi(environ, start_response):
@@ -64,7 +87,7 @@ def wsgi(environ, start_response):
         {
             "from": "legacy",
             "environ": {k: v for k, v in environ.items() if k.startswith("HTTP_") or k in keep},
-            "length": len(body),
+            **_body(body, environ),
         }
     ).encode()
     headers = [
@@ -78,7 +101,9 @@ def wsgi(environ, start_response):
 
 
 def routes(address):
-    quick = Upstream(url=address, timeout=0.3, idle_timeout=0.4, max_in_flight=32)
+    never = Breaker(failures=0, ratio=0)  # many tests fail on purpose, one after the other
+    quick = Upstream(url=address, timeout=0.3, idle_timeout=0.4, max_in_flight=32, breaker=never)
+    dead = Upstream(url="http://127.0.0.1:1", breaker=never)
     return [
         Route("/m/*", to=address),
         Route("GET /only-get", to=address),
@@ -91,7 +116,14 @@ def routes(address):
             response_headers=HeaderRules(set={"X-Made": "1"}, remove=["X-Empty"]),
         ),
         Route("/quick/*", to=quick),
-        Route("/dead/*", to="http://127.0.0.1:1"),
+        Route("/dead/*", to=dead, fallback="off"),
+        Route("/fallen/*", to=dead),
+        Route("/slow/*", to=Upstream(url=address, timeout=0.35, breaker=never), fallback="auto"),
+        Route(
+            "/canary/*", to=address, stage="canary", weight=50, group="checkout", sticky=["query:u", "cookie"]
+        ),
+        Route("/shadow/*", to=address, stage="shadow"),
+        Route("/retired/*", to=dead, stage="retired"),
         Route("/loop/*", to=address),
         Route("/gone", respond=Respond(status=410, body="gone")),
         Route("/old/*", redirect=Redirect(to="/new/{*}")),

@@ -103,7 +103,7 @@ def test_an_endpoint_that_is_down_is_not_noticed(driver, two, method, body):
 
 def test_all_endpoints_down_is_a_502(driver):
     urls = [f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{unused_port()}"]
-    [(status, text)] = driver([Route("/m/*", to=Upstream(urls=urls))]).ask(1)
+    [(status, text)] = driver([Route("/m/*", to=Upstream(urls=urls), fallback="off")]).ask(1)
     assert status == 502
     assert b"upstream-connect" in text
 

@@ -51,7 +51,7 @@ def test_fault(front, fault):
         port = upstream.endpoint.port if fault.script else dead
         urls = [url.format(port=port, dead=dead) for url in fault.urls]
         modern = Upstream(urls=urls, **{**TIMES, **fault.settings})
-        with front.strangled([Route("/m/*", to=modern)]):
+        with front.strangled([Route("/m/*", to=modern, fallback="off")]):
             for _ in range(fault.before):
                 assert front.ask(request("GET", "/m/before")).status == 200
             reply = ask(front, fault.ask)

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import socket
 import ssl
 import threading
@@ -353,6 +354,62 @@ def test_an_open_websocket_takes_a_place_of_max_in_flight(front, real):
         pytest.fail("the place was not given back")
 
 
+# --- stages and fallback
+
+
+@pytest.mark.parametrize(("key", "who"), [("u1", "legacy"), ("u4", "upstream")])
+def test_a_canary_is_split_by_the_key(front, key, who):
+    """Of group `checkout` (design section 4.1) `u1` has bucket 6747, `u4` bucket 4767."""
+    with client(front, f"/canary/told?u={key}") as websocket:
+        found = json.loads(websocket.recv(DEADLINE))
+    assert ("legacy" if found.get("from") == "legacy" else "upstream") == who
+
+
+@pytest.mark.parametrize("target", ["/none/told", "/all/told", "/lost/told"])
+@pytest.mark.parametrize("known", [False, True])
+def test_both_arms_of_a_canary_mark_the_handshake(front, target, known):
+    sock, head = shake_hands(front, target, *(["Cookie: strangle_id=" + "a" * 32] if known else []))
+    sock.close()
+    assert head.startswith(b"HTTP/1.1 101")
+    cookies = re.findall(rb"\r\nset-cookie: strangle_id=[0-9a-f]{32};", head.lower())
+    assert len(cookies) == (front.can.accept_headers and not known)
+
+
+def test_a_websocket_that_finds_nobody_falls_back(front):
+    with client(front, "/fallen/x") as websocket:
+        told = json.loads(websocket.recv(DEADLINE))
+        assert told == {"from": "legacy", "path": "/fallen/x", "fallback": "connect"}
+        with pytest.raises(ConnectionClosed) as caught:
+            websocket.recv(DEADLINE)
+    assert caught.value.rcvd.code == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nothing", "reset"),
+        ("garbage", "reset"),
+        ("wrongkey", "reset"),
+        ("cutreply", "reset"),
+        ("stall", "timeout"),
+    ],
+)
+def test_a_failed_handshake_falls_back_where_the_route_says_so(front, name, reason):
+    """Of `stall` the client is watched by then: legacy waits for the same messages after us."""
+    with client(front, f"/auto/{name}") as websocket:
+        assert json.loads(websocket.recv(DEADLINE))["fallback"] == reason
+
+
+def test_a_refusal_of_the_upstream_is_no_failure(front):
+    with pytest.raises(InvalidStatus) as caught, client(front, "/auto/untilclose"):
+        pass
+    assert caught.value.response.status_code == 403
+
+
+def test_a_retired_route_never_falls_back(front):
+    assert refusal(front, "/retired/x")[0] == (502 if front.can.denial else 403)
+
+
 # --- messages
 
 MESSAGES = {
@@ -553,7 +610,7 @@ def test_over_tls_and_unix_sockets(real, tmp_path):
         secure = Upstream(url=f"https://localhost:{port}", tls=Tls(ca=str(tmp_path / "ca.pem")))
         routes = [
             Route("/tls/*", to=secure),
-            Route("/other/*", to=f"https://127.0.0.1:{port}"),
+            Route("/other/*", to=f"https://127.0.0.1:{port}", fallback="off"),
             Route("/unix/*", to=f"unix:{tmp_path}/s"),
         ]
         with threaded(strangle(legacy, routes)) as front:

@@ -37,7 +37,10 @@ class Seen:
     error: BaseException | None = None
 
     def header(self, name):
-        return next((v for n, v in self.headers if n == name), None)
+        return next((v for n, v in self.headers if n.lower() == name), None)
+
+    def all(self, name):
+        return [v for n, v in self.headers if n.lower() == name]
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Asked:
     framing: tuple = ()
     version: str = "1.1"
     peer: str = "192.0.2.1"
+    scheme: str = "http"
     leaves: str = ""
     """How its client leaves in the middle of the answer: "when sent to" or "when asked"."""
 
@@ -71,16 +75,17 @@ class Asgi:
 
     name = "asgi"
 
-    def __init__(self, routes, **settings):
+    def __init__(self, routes, *, legacy=None, **settings):
         self.legacy = []
-        self.app = strangle(self._legacy, routes, **settings)
+        self.answer = []  # headers that the wrapped app answers with
+        self.app = strangle(legacy or self._legacy, routes, **settings)
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
 
     async def _legacy(self, scope, receive, send):
         self.legacy.append(scope)
-        await send({"type": "http.response.start", "status": 299, "headers": []})
+        await send({"type": "http.response.start", "status": 299, "headers": self.answer})
         await send({"type": "http.response.body", "body": b"legacy"})
 
     def start(self, target="/m/x", **more):
@@ -135,7 +140,7 @@ class Asgi:
             "raw_path": path.encode("latin-1"),
             "query_string": query.encode("latin-1"),
             "headers": [(b"host", b"h.example"), *asked.headers, *asked.framing],
-            "scheme": "http",
+            "scheme": asked.scheme,
             "client": (asked.peer, 5),
         }
 
@@ -192,14 +197,15 @@ class Wsgi:
 
     name = "wsgi"
 
-    def __init__(self, routes, **settings):
+    def __init__(self, routes, *, legacy=None, **settings):
         self.legacy = []
-        self.app = strangle(self._legacy, routes, **settings)
+        self.answer = []  # headers that the wrapped app answers with
+        self.app = strangle(legacy or self._legacy, routes, **settings)
         self._threads = ThreadPoolExecutor(32)
 
     def _legacy(self, environ, start_response):
         self.legacy.append(environ)
-        start_response("299 Legacy", [])
+        start_response("299 Legacy", [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.answer])
         return [b"legacy"]
 
     def start(self, target="/m/x", **more):
@@ -240,7 +246,7 @@ class Wsgi:
             "QUERY_STRING": query,
             "SERVER_PROTOCOL": f"HTTP/{asked.version}",
             "REMOTE_ADDR": asked.peer,
-            "wsgi.url_scheme": "http",
+            "wsgi.url_scheme": asked.scheme,
             "wsgi.input": _Input(asked.body),
         }
         for name, value in [(b"host", b"h.example"), *asked.headers, *asked.framing]:

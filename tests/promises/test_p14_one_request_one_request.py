@@ -146,5 +146,5 @@ def test_a_body_that_its_client_cuts_is_not_sent_again(strangled):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_nothing_is_tried_again_where_nothing_listens(strangled, method):
-    side = strangled([Route("/m/*", to="http://127.0.0.1:1")])
+    side = strangled([Route("/m/*", to="http://127.0.0.1:1", fallback="off")])
     assert (side.ask(method=method).status, side.legacy) == (502, [])

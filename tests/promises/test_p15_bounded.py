@@ -139,7 +139,7 @@ def test_connecting(strangled):
             except OSError:
                 break
         upstream = Upstream(url=f"http://127.0.0.1:{port}", connect_timeout=SOON)
-        side = strangled([Route("/m/*", to=upstream)])
+        side = strangled([Route("/m/*", to=upstream, fallback="off")])
         assert (side.ask().status, side.legacy) == (504, [])
 
 
@@ -178,7 +178,7 @@ def test_a_dead_upstream_does_not_starve_legacy_nor_other_upstreams(strangled):
     release = threading.Event()
     hangs = [head(), wait(release), send(OK), until_gone()]
     with ScriptedUpstream(hangs) as dead, ScriptedUpstream([forever(head(), send(OK))]) as good:
-        side = strangled([Route("/m/*", to=stalled(dead)), Route("/other", to=address(good))])
+        side = strangled([Route("/m/*", to=stalled(dead), fallback="off"), Route("/other", to=address(good))])
         waiting = [side.start() for _ in range(3)]
         for peer in range(3):
             until(lambda n=peer: len(dead.heads) > n)
@@ -199,7 +199,7 @@ def test_as_many_wait_as_there_are_places_and_no_more(strangled):
     release = threading.Event()
     with ScriptedUpstream([forever(head(), wait(release), send(OK))]) as server:
         upstream = Upstream(url=address(server), max_in_flight=2, pool_timeout=PATIENCE)
-        side = strangled([Route("/m/*", to=upstream)])
+        side = strangled([Route("/m/*", to=upstream, fallback="off")])
         waiting = [side.start() for _ in range(2)]
         until(lambda: len(server.heads) == 2)
         others = [side.start() for _ in range(12)]

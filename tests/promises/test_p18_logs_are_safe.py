@@ -11,7 +11,7 @@ from test_wsgi import call, environ
 from test_wsgi import legacy as wsgi_legacy
 
 SECRETS = ("s3cret", "t0ken", "pa55")
-ROUTES = [Route("/m/*", to="http://127.0.0.1:1")]
+ROUTES = [Route("/m/*", to="http://127.0.0.1:1", fallback="off")]
 
 
 def told(caplog):

@@ -45,7 +45,7 @@ def to(server, authority, **more):
 
 def refused(strangled, server, upstream):
     """Ask, be refused; nothing of the request has left."""
-    side = strangled([Route("/m/*", to=upstream)])
+    side = strangled([Route("/m/*", to=upstream, fallback="off")])
     seen = side.ask("/m/s3cret", headers=((b"cookie", b"s3cret"),))
     assert (seen.status, side.legacy, side.pool.idle) == (502, [], 0)
     assert server.heads == []
@@ -173,7 +173,7 @@ def test_an_unverified_connection_is_not_lent_to_a_verifying_upstream(strangled,
         side = strangled(
             [
                 Route("/m/*", to=Upstream(url=address(server), verify=False)),
-                Route("/strict", to=to(server, authority)),
+                Route("/strict", to=to(server, authority), fallback="off"),
             ]
         )
         assert side.ask().body == b"ok"

@@ -28,6 +28,9 @@ class Kept:
         self.opened.append(store)
         return store
 
+    def settle(self, store):
+        """Let a store begin to listen, which in itself is a hint."""
+
     def plant(self, raw, revision):
         """Put bytes where the document is, as somebody with access to the data could."""
         raise NotImplementedError
@@ -62,7 +65,8 @@ class InSqlite(Kept):
             connection.close()
 
     def plant(self, raw, revision):
-        self.open().read(0)
+        if not self.path.exists():
+            self.open().tables()
         self.do("INSERT OR REPLACE INTO strangle_overrides VALUES (1, ?, ?)", revision, raw)
 
 
@@ -70,8 +74,11 @@ class InRedis(Kept):
     def __init__(self, server):
         super().__init__()
         self.prefix = f"test{next(_numbers)}"
-        self.url = server.url(prefix=self.prefix, socket_timeout=20)
+        self.url = server.url(prefix=self.prefix)
         self.client = redis.Redis(port=server.port)
+
+    def settle(self, store):
+        assert store.wait(20)
 
     def plant(self, raw, revision):
         self.client.mset({f"{self.prefix}:overrides": raw, f"{self.prefix}:revision": revision})

@@ -57,7 +57,8 @@ class RedisServer:
         ]
 
     def url(self, database=0, user="", **options):
-        query = "&".join(f"{n}={v}" for n, v in options.items())
+        patient = {"socket_timeout": 20, "socket_connect_timeout": 20}
+        query = "&".join(f"{n}={v}" for n, v in {**patient, **options}.items())
         return f"redis://{user}127.0.0.1:{self.port}/{database}?{query}"
 
     def start(self):

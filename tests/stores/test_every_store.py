@@ -208,16 +208,16 @@ def test_a_table_too_large_is_not_kept(store):
 # --- waiting
 
 
-def test_a_change_by_the_same_store_ends_a_wait(store):
-    store.wait(0)
+def test_a_change_by_the_same_store_ends_a_wait(kept, store):
+    kept.settle(store)
     assert not store.wait(0)
     store.edit(turn("a"))
     assert store.wait(20)
     assert not store.wait(0)
 
 
-def test_a_closed_store_does_not_wait(store):
-    store.wait(0)
+def test_a_closed_store_does_not_wait(kept, store):
+    kept.settle(store)
     waiting = threading.Thread(target=lambda: ended.append(store.wait(1000)))
     ended = []
     waiting.start()
@@ -230,8 +230,8 @@ def test_a_closed_store_does_not_wait(store):
     store.close()
 
 
-def test_two_may_wait_at_once(store):
-    store.wait(0)
+def test_two_may_wait_at_once(kept, store):
+    kept.settle(store)
     ended = []
     threads = [threading.Thread(target=lambda: ended.append(store.wait(1000))) for _ in range(2)]
     for thread in threads:

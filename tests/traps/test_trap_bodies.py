@@ -5,7 +5,7 @@ import logging
 import threading
 
 import pytest
-from tests.transports.upstream import PATIENCE, body, close, head, send, tell, until_gone, wait
+from tests.transports.upstream import PATIENCE, ScriptedUpstream, body, close, head, send, tell, until_gone, wait
 from trapped import OK, SERVE, START, names, scripted, told
 
 from servers import connect, read_reply, request
@@ -146,11 +146,18 @@ def test_trap_22_no_adapter_stands_between(fronts):
     assert {p.id for p in caught.value.problems} == {"not-yet"}
 
 
-def test_trap_28_a_mirror_that_could_block_is_refused(fronts):
-    # Copies of requests come with their bounds; until then a table that asks for them does not load.
-    with pytest.raises(ConfigError) as caught:
-        strangle(fronts("wsgi").legacy, [Route("/m/*", to="http://127.0.0.1:1", stage="shadow")])
-    assert {p.id for p in caught.value.problems} == {"stage-unavailable"}
+def test_trap_28_a_mirror_cannot_block(front):
+    # Copies of requests come with their bounds; until then one is counted where it would have been made.
+    with ScriptedUpstream([until_gone()]) as upstream:
+        mirrored = Route("/m/*", to=f"http://127.0.0.1:{upstream.endpoint.port}", stage="shadow")
+        with front.strangled([mirrored]):
+            assert front.ask(request("GET", "/m/x")).body == b"legacy"
+            counts = front.app.engine.states.take_counts()
+        assert upstream.connections == 0
+    assert {(k.side, k.outcome): n for k, n in counts.items()} == {
+        ("legacy", "passed"): 1,
+        ("shadow", "not-compared"): 1,
+    }
 
 
 @pytest.mark.parametrize(

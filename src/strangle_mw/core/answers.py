@@ -68,9 +68,7 @@ def answer_headers(
     return kept if plan is NO_RULES else plan.apply(kept)
 
 
-def public_headers(
-    headers: Sequence[Header], status: int, forward: Forward, endpoint: int
-) -> list[Header]:
+def public_headers(headers: Sequence[Header], status: int, forward: Forward, endpoint: int) -> list[Header]:
     """Build the headers of an answer to a forwarded request: hygiene, the route's rules, a canary's mark."""
     made = answer_headers(headers, status, forward.action.response_headers, forward, endpoint)
     return made if forward.mark is None else mark_headers(made, forward.mark, forward.head.method)

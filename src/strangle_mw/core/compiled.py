@@ -60,7 +60,7 @@ class Test:
         return f"{self.kind} {self.name} {test} {value!r}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class CompiledUpstream:
     """An HTTP upstream with its addresses taken apart."""
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class Legacy:
     """The wrapped app answers; the request is not touched.
 
-    `LEGACY` is the default route. With a `route`, its stage has decided so: the hit is counted, and a canaried
-    answer gets its `mark`.
+    `LEGACY` is the default route. With a `route`, its stage has decided so: the hit is counted, and a
+    canaried answer gets its `mark`.
     """
 
     route: CompiledRoute | None = None
@@ -241,10 +241,10 @@ def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead, *, plain: 
         if isinstance(action, ForwardTo):
             return _forward(snapshot, route, action, head, dial, mark, plain=plain)
         if isinstance(action, RedirectTo):
-            status, headers, body = _redirect(route, action, head)
-        else:
-            status, headers, body = action.status, action.headers, action.body
-        return Answer(route, status, headers, b"" if head.method == "HEAD" else body, dial, mark)
+            headers = _redirect(route, action, head)
+            return Answer(route, action.status, headers, b"", dial, mark)
+        body = b"" if head.method == "HEAD" else action.body
+        return Answer(route, action.status, action.headers, body, dial, mark)
     except Refused as refused:
         return Reject(refused.status, refused.reason, asked_id(head))
 
@@ -279,18 +279,16 @@ def _forward(
     if len(action.upstreams) > 1:
         point = share_point(route.staging, head, snapshot.crowd)
         upstream = next(u for u, bound in zip(action.upstreams, action.shares, strict=True) if point < bound)
-    return Forward(
-        route, action, upstream, target, fields, length, max_body, head, request_id, dial, mark
-    )
+    return Forward(route, action, upstream, target, fields, length, max_body, head, request_id, dial, mark)
 
 
-def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> tuple[int, list[Header], bytes]:
+def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> list[Header]:
     # Only one slash in front: `//host` and `/\host` in a Location are other sites (promise P23).
     location = b"/" + action.template.fill(route.capture(head.path)).lstrip(b"/\\")
     if head.query:
         location += b"?" + head.query
     check_target(location)
-    return action.status, [(b"location", action.origin + location), (b"content-length", b"0")], b""
+    return [(b"location", action.origin + location), (b"content-length", b"0")]
 
 
 __all__ = [

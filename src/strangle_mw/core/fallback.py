@@ -91,7 +91,9 @@ def reason_of(error: ForwardError) -> str:
 
 
 REASONS = frozenset(
-    ("bulkhead", "breaker", "connect", "connect-timeout", "reset", "timeout")
-    + tuple(f"status-{s}" for s in sorted(_SERVER_ERRORS | _NOT_BUILT))
+    (
+        *("bulkhead", "breaker", "connect", "connect-timeout", "reset", "timeout"),
+        *(f"status-{s}" for s in sorted(_SERVER_ERRORS | _NOT_BUILT)),
+    )
 )
 """Every reason of a fallback."""

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class OverridesError(StrangleError):
-    """A document of overrides is refused as a whole; `reason` says why, in text that is safe to show."""
+    """A document of overrides is refused as a whole; `reason` is a sentence that is safe to show."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -114,21 +114,12 @@ def parse_overrides(text: bytes, key: bytes = b"") -> Overrides:
     if key:
         given = data.get("mac")
         if not isinstance(given, str) or not _MAC.fullmatch(given):
-            raise OverridesError("is not signed, and a key is set here")
+            raise OverridesError("the document is not signed, and a key is set here")
         if not hmac.compare_digest(given, _mac(data, key)):
-            raise OverridesError("is signed with another key, or was changed after it was signed")
+            raise OverridesError(
+                "the document is signed with another key, or was changed after it was signed"
+            )
     return _overrides(data, "the document")
-
-
-def accept_overrides(current: Overrides, text: bytes, key: bytes = b"") -> Overrides:
-    """Read a document that shall follow `current`; an older one is refused like one that is broken.
-
-    Without this, whoever may write to the store could undo a rollback by putting back a signed document.
-    """
-    found = parse_overrides(text, key)
-    if found.revision < current.revision:
-        raise OverridesError(f"has revision {found.revision}, which is older than {current.revision}")
-    return found
 
 
 def encode_overrides(overrides: Overrides, key: bytes = b"") -> bytes:
@@ -237,13 +228,13 @@ def _override_data(override: Override) -> dict[str, Any]:
 def _load(text: bytes) -> dict[str, Any]:
     """Read JSON in UTF-8 whose root is an object: no twins, no NaN, nothing deep, no endless numbers."""
     if len(text) > MAX_DOCUMENT:
-        raise OverridesError(f"has {len(text)} bytes; at most {MAX_DOCUMENT} are read")
+        raise OverridesError(f"the document has {len(text)} bytes; at most {MAX_DOCUMENT} are read")
     if _is_deep(text):
-        raise OverridesError(f"is nested more than {_MAX_DEPTH} deep")
+        raise OverridesError(f"the document is nested more than {_MAX_DEPTH} deep")
     try:
         data = json.loads(text.decode(), object_pairs_hook=_once, parse_constant=_constant, parse_int=_digits)
     except ValueError as exc:  # JSONDecodeError, UnicodeDecodeError
-        raise OverridesError(f"is not JSON: {safe_text(str(exc), 100)}") from None
+        raise OverridesError(f"the document is not JSON: {safe_text(str(exc), 100)}") from None
     return _table(data, "the document")
 
 
@@ -261,20 +252,21 @@ def _is_deep(text: bytes) -> bool:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [k for k, _ in pairs]
-        raise OverridesError(f"has the key {_quoted(next(k for k in keys if keys.count(k) > 1))} twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise OverridesError(f"the document has the key {_quoted(name)} twice")
+        found[name] = value
     return found
 
 
 def _constant(name: str) -> object:
-    raise OverridesError(f"has {name}, which is not JSON")
+    raise OverridesError(f"the document has {name}, which is not JSON")
 
 
 def _digits(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise OverridesError("has a number out of range")
+        raise OverridesError("the document has a number out of range")
     return int(text)
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from strangle_mw.core.dials import Dial, declared_dial
+from strangle_mw.core.dials import BASIS_POINTS, Dial, declared_dial
 from strangle_mw.core.fallback import FallbackPolicy, is_listable, policies
 from strangle_mw.core.model import LEGACY_TARGET, HeaderRules, Route, Shadow, Stage
 from strangle_mw.core.sticky import KeySource, Mark, bucket, compile_sources, find_key, read_pin, vary_names
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from strangle_mw.core.messages import RequestHead
     from strangle_mw.core.model import Pin
 
-BASIS_POINTS: Final = 10_000
 MODERN_STAGES: Final = frozenset((Stage.CANARY, Stage.MODERN, Stage.RETIRED))
 """The stages in which a request may be taken away from the wrapped app."""
 
@@ -51,8 +50,8 @@ class Staging:
 class Crowd:
     """What tells the users of a table apart.
 
-    `user` names the user of a request, `pin` lets testers choose a side, `new_id` makes 32 hexadecimal digits,
-    `draw` a number of 0..9999, `now` the unix time; `is_https` tells whether the client speaks TLS.
+    `user` names the user of a request, `pin` lets testers choose a side, `new_id` makes 32 hexadecimal
+    digits, `draw` a number of 0..9999, `now` the unix time; `is_https` tells whether the client speaks TLS.
     """
 
     user: Callable[[RequestHead], str | None] | None = None
@@ -88,7 +87,7 @@ def choose_side(staging: Staging, dial: Dial, head: RequestHead, crowd: Crowd) -
         pinned = read_pin(value, pin.secret.encode(), crowd.now()) if value else None
     if pinned is not None:
         modern = pinned == "modern"
-    elif not modern and key.text is not None:
+    elif not modern and dial.points and key.text is not None:
         modern = bucket(staging.salt, key.text) < dial.points
     cookie = crowd.new_id() if key.wants_cookie else b""
     return Side(modern, Mark(vary, cookie, secure=bool(cookie) and crowd.is_https(head)))
@@ -129,7 +128,8 @@ def _check_weight(route: Route, note: Callable[[str, str, str], None]) -> None:
     if route.weight is not None and not 0 <= route.weight <= 100:  # noqa: PLR2004 - percent
         note("weight", "must be 0..100 percent", "weight-range")
     if route.weight is None and route.stage is Stage.CANARY:
-        note("weight", "is missing: stage 'canary' needs the percent of the users, as in weight = 5", "weight-missing")
+        what = "is missing: stage 'canary' needs the percent of the users, as in weight = 5"
+        note("weight", what, "weight-missing")
     if route.shadow is not None and not 0 <= route.shadow.sample <= 100:  # noqa: PLR2004 - percent
         note("shadow.sample", "must be 0..100 percent", "sample-range")
 

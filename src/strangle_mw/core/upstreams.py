@@ -63,7 +63,7 @@ def check_transports(upstreams: Iterable[CompiledUpstream], interface: Literal["
 class UpstreamRegistry:
     """Collects a table's upstreams; `note(field, what, id)` is told of problems.
 
-    What was compiled before and is declared the same is taken from `known`: its connections and breakers stay.
+    What was compiled before and is declared the same is taken from `known`: connections and breakers stay.
     """
 
     def __init__(

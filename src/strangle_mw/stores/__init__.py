@@ -15,7 +15,7 @@ from strangle_mw.stores.urls import redis_address, sqlite_path
 if TYPE_CHECKING:
     from strangle_mw.stores.base import Store
 
-FORMS = "'memory:', 'sqlite:///path.db' or 'redis://host:6379/0'"
+_FORMS = "'memory:', 'sqlite:///path.db' or 'redis://host:6379/0'"
 
 
 def open_store(url: str) -> Store:
@@ -42,7 +42,7 @@ def open_store(url: str) -> Store:
         from strangle_mw.stores.redis import RedisStore
 
         return RedisStore(address)
-    raise StoreError(f"a store must be {FORMS}")
+    raise StoreError(f"a store must be {_FORMS}")
 
 
 def check_store_url(url: str) -> str | None:
@@ -52,3 +52,6 @@ def check_store_url(url: str) -> str | None:
     except StoreError as exc:
         return exc.reason
     return None
+
+
+__all__ = ["StoreError", "check_store_url", "open_store"]

@@ -45,7 +45,7 @@ class Store(Protocol):
 
     Every call blocks, at most for the store's own time limits, may come from any thread and from a forked
     process, and raises nothing but `StoreError` (and what `edit`'s function raises). After `StoreError` the
-    next call tries again.
+    next call tries again; what a store on a network was told before may have been carried out.
     """
 
     @property
@@ -59,8 +59,8 @@ class Store(Protocol):
         """Replace the document by what `change` makes of it, `b""` if there is none; return the new one.
 
         Edits at the same time never lose one another: `change` may be asked again, so it must have no effect
-        of its own. What it raises goes to the caller, and nothing is changed. What it returns must be a
-        document.
+        of its own, and it runs inside the store, so it may not use it. What it raises goes to the caller, and
+        nothing is changed. What it returns must be a document.
         """
 
     def restore(self, document: bytes, revision: int) -> bool:
@@ -159,9 +159,9 @@ def revision_of(document: bytes) -> int:
     try:
         revision = parse_overrides(document).revision
     except OverridesError as exc:
-        raise StoreError(f"only a document of overrides is stored; this one {exc.reason}") from None
+        raise StoreError(f"only a document of overrides is stored: {exc.reason}") from None
     if not revision:
-        raise StoreError("only a document of overrides is stored; this one is empty")
+        raise StoreError("only a document of overrides is stored: the document is empty")
     return revision
 
 

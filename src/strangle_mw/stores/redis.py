@@ -136,12 +136,12 @@ class RedisStore:
     def read(self, since: int) -> bytes | None:
         """Return the document, as `Store.read`."""
         with self._client() as client:
-            revision, size = _all(
-                client.pipeline().getrange(self._revision, 0, 31).strlen(self._overrides).execute
-            )
+            # No transaction: a server that is full takes none, and the kill switch must still be read.
+            pipeline = client.pipeline(transaction=False)
+            revision, size = _all(pipeline.getrange(self._revision, 0, 31).strlen(self._overrides).execute)
             if size and revision == b"%d" % since:
                 return None
-            return self._document(client.pipeline()) if size else b""
+            return self._document(client.pipeline(transaction=False)) if size else b""
 
     def _document(self, pipeline: Any) -> bytes:
         """Read the document and no more of it than may be; on a pipeline that watches, at once."""
@@ -285,7 +285,7 @@ class RedisStore:
         return self._waker.wait(max(end - monotonic(), 0.0))
 
     def _listen(self, link: _Link, end: float) -> bool:
-        if link.subscription is None:
+        if link.subscription is None and not self._waker.closed:
             link.subscription = link.client.pubsub()
             link.subscription.subscribe(self._changed)
         hint = False

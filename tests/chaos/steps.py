@@ -1,0 +1,107 @@
+"""What is done to the modern side, step by step, and what the load must have shown before the next step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from chaos.strangled import ROUTE
+from strangle_mw.core.model import Stage
+from strangle_mw.core.overrides import Override, encode_overrides, parse_overrides, with_override, without
+from strangle_mw.stores import open_store
+
+LEAST = 40
+"""Requests in each phase; also how many tell that all connections, so all workers, are back to normal."""
+
+
+class Step(NamedTuple):
+    act: Callable  # gets the Stand
+    shows: Callable  # gets the requests of the phase, tells whether it has come to what it is for
+
+
+def _canaries(seen):
+    return [s for s in seen if s.request.kind == "canary"]
+
+
+def _falls_back(*reasons, unanswered=False):
+    """Wait for these reasons, and for a write that was sent and not answered."""
+
+    def shows(seen):
+        found = _canaries(seen)
+        lost = any(s.status == 504 for s in found)
+        return len(seen) >= LEAST and set(reasons) <= {s.fallback for s in found} and (lost or not unanswered)
+
+    return shows
+
+
+def _recent(seen, good):
+    found = _canaries(seen)[-LEAST:]
+    return len(found) == LEAST and all(good(s) for s in found)
+
+
+def _recovered(seen):
+    return _recent(seen, lambda s: s.side == "modern" and s.status == 200)
+
+
+def _rolled_back(seen):
+    return _recent(seen, lambda s: s.side == "legacy" and not s.fallback)
+
+
+def _restart_at_once(stand):
+    stand.modern.kill()
+    stand.modern.start()
+
+
+def _roll_back(stand):
+    """Do what `strangle rollback` does."""
+    override = Override(Stage.LEGACY, None, "ann", time.time(), "the modern side fails")
+    _edit(stand, lambda found: with_override(found, ROUTE, override, time.time()))
+
+
+def _move_again(stand):
+    _edit(stand, lambda found: without(found, {ROUTE}, time.time()))
+
+
+def _edit(stand, change):
+    store = open_store(stand.store)
+    store.edit(lambda raw: encode_overrides(change(parse_overrides(raw))))
+    store.close()
+
+
+STEPS = {
+    "begins": Step(lambda stand: None, _recovered),
+    "killed": Step(lambda stand: stand.modern.kill(), _falls_back("connect", "breaker")),
+    "started": Step(lambda stand: stand.modern.start(), _recovered),
+    "stopped": Step(lambda stand: stand.modern.stop(), _falls_back("timeout", "breaker")),
+    "goes on": Step(lambda stand: stand.modern.go_on(), _recovered),
+    "slow": Step(lambda stand: stand.modern.answer("slow"), _falls_back("timeout", "breaker", unanswered=True)),
+    "unavailable": Step(
+        lambda stand: stand.modern.answer("unavailable"), _falls_back("status-503", "breaker")
+    ),
+    "good": Step(lambda stand: stand.modern.answer("good"), _recovered),
+    "killed and started": Step(_restart_at_once, _recovered),
+    "rolled back": Step(_roll_back, _rolled_back),
+    "good, rolled back": Step(lambda stand: stand.modern.answer("good"), _rolled_back),
+    "moved again": Step(_move_again, _recovered),
+}  # fmt: skip
+
+FIRST = ("begins", "killed", "started", "stopped", "goes on", "slow", "good", "unavailable", "good")
+"""What the test suite has time for."""
+
+ROLLED_BACK = {"rolled back", "good, rolled back", "moved again"}
+"""Where the route may be legacy for all."""
+
+SCENES = [
+    ("killed", "started"),
+    ("stopped", "goes on"),
+    ("slow", "good"),
+    ("unavailable", "good"),
+    ("killed and started",),
+    ("stopped", "killed", "started"),
+    ("slow", "killed", "started"),
+    ("unavailable", "stopped", "killed", "started"),
+    ("unavailable", "slow", "good"),
+    ("slow", "rolled back", "good, rolled back", "moved again"),
+]
+"""Each begins and ends with a modern side that is well."""

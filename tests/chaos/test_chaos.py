@@ -1,0 +1,79 @@
+"""The modern side fails in every way while users go on: nobody reads an error, and nothing is done twice.
+
+Real servers, real processes, a load of constant rate (design sections 4.2 and 4.3; promises P6, P12, P14, P15).
+Each step is taken when the load has shown what the one before has led to, so nothing here depends on how fast
+the machine is but the bounds that are promised in seconds. More rounds: `make chaos`.
+"""
+
+import itertools
+import random
+import re
+
+import pytest
+
+from chaos.judge import assert_all_is_counted, assert_nothing_is_done_twice, assert_soon_enough, describe, is_right
+from chaos.load import Load, Request
+from chaos.stand import FRONTS, WORKERS, Stand
+from chaos.steps import FIRST, ROLLED_BACK, SCENES, STEPS
+from chaos.strangled import GROUP, WEIGHT
+from strangle_mw.core.sticky import bucket
+
+RATE = 120
+USERS = [f"u{number}" for number in range(60)]
+CANARY = [u for u in USERS if bucket(GROUP, u) < WEIGHT * 100]
+CONTROL = [u for u in USERS if bucket(GROUP, u) >= WEIGHT * 100]
+PLACES = {"canary": "shop", "control": "shop", "staged": "old", "plain": "plain"}
+MIX = [
+    "canary GET",
+    "plain GET",
+    "canary POST",
+    "control GET",
+    "canary GET",
+    "canary GET",
+    "control POST",
+    "canary PUT",
+    "canary GET",
+    "staged GET",
+]
+
+
+def requests():
+    """Yield requests of every kind, for ever; each has a path of its own."""
+    users = {"canary": itertools.cycle(CANARY), "control": itertools.cycle(CONTROL)}
+    anybody = itertools.cycle(USERS)
+    for number, entry in enumerate(itertools.cycle(MIX)):
+        kind, method = entry.split(" ")
+        body = b"" if method == "GET" else f"{number}.".encode() * (number % 500)
+        yield Request(kind, method, f"/{PLACES[kind]}/{number}", next(users.get(kind, anybody)), body)
+
+
+def more_steps(config):
+    """Return the steps of `make chaos`: scenes in an order by chance, which is told."""
+    rounds = config.getoption("chaos_rounds", 0)
+    seed = config.getoption("chaos_seed", None)
+    seed = random.randrange(10**6) if seed is None else seed
+    print(f"--chaos-rounds={rounds} --chaos-seed={seed}")
+    chance = random.Random(seed)
+    return [step for _ in range(rounds) for scene in chance.sample(SCENES, len(SCENES)) for step in scene]
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+def test_a_failing_modern_side_is_no_business_of_the_users(kind, tmp_path, request):
+    steps = [*FIRST, *more_steps(request.config)]
+    with Stand(kind, tmp_path) as stand:
+        with Load(stand.port, requests(), RATE) as load:
+            for name in steps:
+                load.phase(name)
+                STEPS[name].act(stand)
+                load.wait(STEPS[name].shows)
+            assert stand.alive
+        log = stand.log
+    for name, seen in [("all", load.seen), *load.phases]:
+        print(f"{name:20} {describe(seen)}")
+    wrong = [(n, s) for n, seen in load.phases for s in seen if not is_right(s, rolled_back=n in ROLLED_BACK)]
+    assert wrong == []
+    assert not re.search("Traceback|ERROR|CRITICAL|Exception", log)
+    assert len({s.answer["pid"] for s in load.seen if s.side == "legacy"}) <= WORKERS[kind], "a worker died"
+    assert_soon_enough(load.phases)
+    assert_nothing_is_done_twice(load.seen, stand)
+    assert_all_is_counted(load.seen, stand.store)
