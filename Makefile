@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance lint bench docs format constraints clean
+.PHONY: help demo test chaos conformance lint bench docs format constraints clean
 
 help:  ## say what each command does
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ demo: $(VENV)/.demo  ## a Flask monolith being strangled (ARGS=--once to exit af
 
 test: $(VENV)/.test  ## the whole test suite (ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.test  ## users go on while the modern side fails, for a minute or two (ARGS=--chaos-seed=N to repeat)
+	@$(BIN)/python -m pytest -q -s tests/chaos --chaos-rounds=2 $(ARGS)
 
 conformance: $(VENV)/.test  ## what each server keeps; writes the matrix in docs/servers.md
 	@$(BIN)/python -m tests.conformance

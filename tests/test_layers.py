@@ -22,7 +22,10 @@ LAYERS = [
     ["follower"],
     ["engine"],
     ["websocket"],
-    ["asgi", "wsgi", "inspection", "interface", "schema"],
+    ["asgi", "wsgi", "inspection", "interface", "schema", "reach"],
+    ["rollout", "status"],
+    ["cli_status"],
+    ["cli_live"],
     ["cli", "flask"],
 ]
 # What `core` may not touch, although it is in the standard library.

@@ -180,7 +180,7 @@ class ASGIStrangler:
     async def _converse(
         self, forward: Forward, client: _Client
     ) -> tuple[AsyncAnswer | None, list[Header], FallBack | None]:
-        """Perform the effects of `core.exchange` with asyncio; return the answer and its headers, or a fallback."""
+        """Perform the effects of `core.exchange` with asyncio; return answer and headers, or a fallback."""
         engine, method = self.engine, forward.head.method
         policy = engine.policy(forward)
         body: bytes | AsyncIterator[bytes] = b""

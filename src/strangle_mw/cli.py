@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _FILE = click.argument("file", type=click.Path())
 _PLACES = (
-    click.option(
-        "--file",
+    click.Option(
+        ["--file"],
         envvar="STRANGLE_FILE",
         show_envvar=True,
         type=click.Path(),
         metavar="PATH",
         help="The table file.  [default: strangle.toml, if there is one]",
     ),
-    click.option(
-        "--store",
+    click.Option(
+        ["--store"],
         envvar="STRANGLE_STORE",
         show_envvar=True,
         metavar="URL",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from strangle_mw.cli_status import count, event_lines, moment, status_lines, step_lines
+from strangle_mw.core.dials import BASIS_POINTS
 from strangle_mw.core.model import Stage
 from strangle_mw.core.sticky import make_pin
 from strangle_mw.errors import StrangleError
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from strangle_mw.core.sticky import PinnedSide
-    from strangle_mw.reach import Target
+    from strangle_mw.reach import Known, Target
     from strangle_mw.rollout import Done, Following
+    from strangle_mw.stores.base import Store
 
     Function = Callable[..., Any]
 
@@ -39,38 +41,27 @@ MAX_HOURS: Final = 24 * 366
 """The longest time that a pin may be good for: a year."""
 
 _STAGES = ", ".join(Stage)
-_POINTS = 100  # basis points of a percent
 
 
-def live_commands(
-    find: Callable[..., Target], options: Sequence[Callable[[Function], Function]] = ()
-) -> list[click.Command]:
-    """Build the commands.
-
-    `find` is called with the values of `options` (click's decorators) and returns what a command is about.
-    """
-    return [_bound(name, function, find, options) for name, function in _COMMANDS.items()]
+def live_commands(find: Callable[..., Target], params: Sequence[click.Parameter] = ()) -> list[click.Command]:
+    """Build the commands; `find` is called with the values of `params` and says what a command is about."""
+    return [_bound(name, function, find, params) for name, function in _COMMANDS.items()]
 
 
 def _bound(
-    name: str,
-    function: Function,
-    find: Callable[..., Target],
-    options: Sequence[Callable[[Function], Function]],
+    name: str, function: Function, find: Callable[..., Target], params: Sequence[click.Parameter]
 ) -> click.Command:
     """Make a command of a function that takes its target first."""
 
     @wraps(function)
     def run(**given: Any) -> None:
-        placing = {key: given.pop(key) for key in places}
+        placing = {str(p.name): given.pop(str(p.name)) for p in params}
         with _told():
             function(find(**placing), **given)
 
-    before = {p.name for p in getattr(run, "__click_params__", ())}
-    for option in reversed(options):
-        option(run)
-    places = {p.name for p in getattr(run, "__click_params__", ())} - before
-    return click.command(name)(run)
+    command = click.command(name)(run)
+    command.params += params
+    return command
 
 
 @contextmanager
@@ -89,7 +80,7 @@ def _rollout(target: Target) -> Iterator[Rollout]:
         yield Rollout(store, lambda: _known(target, store), store_key())
 
 
-def _known(target: Target, store: Any) -> Any:
+def _known(target: Target, store: Store) -> Known:
     known = target.table(store)
     if known.note:
         _warn(known.note)
@@ -130,21 +121,16 @@ def _login() -> str:
         return "somebody"
 
 
-class _Percent(click.ParamType):
-    """A weight in percent, exact to a hundredth, as basis points."""
-
-    name = "percent"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            points = Decimal(value) * _POINTS
-        except InvalidOperation:
-            points = Decimal("NaN")
-        if not 0 <= points <= 100 * _POINTS or points != points.to_integral_value():
-            self.fail(f"{value!r} is no weight: write percent, 0 to 100, two decimals at most", param, ctx)
-        return int(points)
+def _points(percent: str) -> int:
+    """Read a weight in percent, exact to a hundredth, as basis points."""
+    try:
+        points = Decimal(percent) * 100
+    except InvalidOperation:
+        points = Decimal("NaN")
+    if not 0 <= points <= BASIS_POINTS or points != points.to_integral_value():
+        what = f"{percent!r} is no weight: write percent, 0 to 100, with two decimals at most"
+        raise click.BadParameter(what)
+    return int(points)
 
 
 def _settings(settings: Sequence[str]) -> tuple[Stage | None, int | None]:
@@ -160,7 +146,7 @@ def _settings(settings: Sequence[str]) -> tuple[Stage | None, int | None]:
     stage, weight = found.get("stage"), found.get("weight")
     if stage is not None and stage not in tuple(Stage):
         raise click.UsageError(f"{stage!r} is no stage; they are {_STAGES}")
-    points = None if weight is None else _Percent().convert(weight, None, None)
+    points = None if weight is None else _points(weight)
     return None if stage is None else Stage(stage), points
 
 
@@ -182,7 +168,7 @@ def _report(rollout: Rollout, done: Done, who: Who, wait: float) -> None:
 def _follow(found: Following, names: Sequence[str]) -> None:
     total = len(found.workers)
     if not total:
-        _warn("no worker is known to this store: each is with its first request, if it has this store")
+        _warn("no worker is known to this store; one that uses it follows from its first request on")
         return
     click.echo(f"{total - len(found.behind)} of {count(total, 'worker')} follow{'s' if total == 1 else ''}")
     for worker in found.behind:
@@ -227,7 +213,7 @@ def _set(
 
 
 @click.argument("route")
-@click.option("--weight", type=_Percent(), metavar="PERCENT", help="The weight, if the next stage is canary.")
+@click.option("--weight", type=_points, metavar="PERCENT", help="The weight, if the next stage is canary.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_by
 @_force
@@ -252,7 +238,7 @@ def _promote(
         step = rollout.next_step(route, weight)
         click.echo("\n".join(step_lines(step, time())))
         if not yes:
-            if not click.get_text_stream("stdin").isatty():
+            if not sys.stdin.isatty():
                 raise click.UsageError("nobody can be asked here, this is no terminal: add --yes")
             click.confirm("Go on?", abort=True)
         _report(rollout, rollout.promote(step, who, force=force), who, wait)

@@ -74,16 +74,21 @@ def event_lines(events: Sequence[Event], tz: tzinfo | None = None) -> list[str]:
 
 def step_lines(step: Step, now: float) -> list[str]:
     """Say what a step changes; `now` is Unix seconds."""
+    dials = (step.before, step.after)
     lines = [
-        f"{step.route.name}: {dial_words(step.before)} -> {dial_words(step.after)}",
-        f"  who answers: {_who(step.before)} -> {_who(step.after)}",
+        f"{step.route.name}: {_turn(*map(dial_words, dials))}",
+        f"  who answers: {_turn(*map(_who, dials))}",
     ]
-    before, after = (_fallback(step, dial, now) for dial in (step.before, step.after))
+    before, after = (_fallback(step, dial, now) for dial in dials)
     if before != after:
-        lines.append(f"  fallback: {before} -> {after}")
+        lines.append(f"  fallback: {_turn(before, after)}")
     if step.after.stage is Stage.RETIRED:
         lines.append("  the old code will not run any more")
     return lines
+
+
+def _turn(before: str, after: str) -> str:
+    return f"{before} -> {after}" if before != after else f"{after}, as before"
 
 
 def _who(dial: Dial) -> str:
@@ -129,7 +134,7 @@ def _switches(status: Status, tz: tzinfo | None) -> Iterator[str]:
         yield _warn(f"no worker has the table {status.known.revision}")
 
 
-def _routes(status: Status, everything: bool, tz: tzinfo | None) -> Iterator[str]:  # noqa: FBT001
+def _routes(status: Status, everything: bool, tz: tzinfo | None) -> Iterator[str]:
     killed = status.held.overrides.kill is not None
     shown = [r for r in status.routes if everything or len(status.routes) <= MANY or r.is_notable]
     rows = [_row(r, killed=killed) for r in shown]
@@ -199,7 +204,7 @@ def _endpoints(seen: Sequence[Counter[str]], workers: Sequence[Worker]) -> str:
 def _workers(status: Status) -> Iterator[str]:
     workers = status.workers
     if not workers:
-        yield _warn("workers: none has told this store of itself (each does with its first request)")
+        yield _warn("workers: none is known to this store (each is from its first request on)")
         return
     yield f"workers: {len(workers)}"
     if len(status.tables) > 1:

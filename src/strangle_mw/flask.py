@@ -5,23 +5,28 @@ No decisions live here; the wrapped `wsgi_app` is the WSGI driver.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from flask.cli import AppGroup, with_appcontext
 
-from strangle_mw.engine import Engine
+from strangle_mw.cli_live import live_commands
+from strangle_mw.engine import MEMORY, Engine
 from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.inspection import as_table, explain, rows
+from strangle_mw.reach import IN_PROCESS, Known, RolloutError
 from strangle_mw.wsgi import WSGIStrangler
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from flask import Flask
 
     from strangle_mw.core.decision import Snapshot
+    from strangle_mw.core.model import Pin
+    from strangle_mw.stores.base import Store
 
 SETTINGS = {
     "STRANGLE_TRUSTED_PROXIES": "trusted_proxies",
@@ -75,7 +80,7 @@ def _source(app: Flask) -> Any:
 
 
 def _commands() -> AppGroup:
-    group = AppGroup("strangle", help="Look at the app's route table.")
+    group = AppGroup("strangle", help="Look at the app's route table, and move its routes while it runs.")
 
     @group.command("routes")
     @with_appcontext
@@ -95,14 +100,47 @@ def _commands() -> AppGroup:
         except ValueError as exc:
             raise click.UsageError(str(exc)) from None
 
+    for command in live_commands(lambda: _AppTarget(_engine())):
+        command.callback = with_appcontext(command.callback)  # type: ignore[type-var]
+        group.add_command(command)
     return group
 
 
-def _snapshot() -> Snapshot:
+def _engine() -> Engine:
     from flask import current_app
 
     engine: Engine = current_app.extensions["strangle"]
-    return engine.snapshot
+    return engine
+
+
+def _snapshot() -> Snapshot:
+    return _engine().snapshot
+
+
+class _AppTarget:
+    """What the live commands are about: the app's own store and table."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def opened(self) -> Iterator[Store]:
+        """Lend the engine's own store, as `reach.Target.opened`."""
+        url = self._engine.settings.store
+        if not url:
+            raise RolloutError("there is no store to change: set STRANGLE_STORE in the app's config")
+        if url == MEMORY:
+            raise RolloutError(IN_PROCESS)
+        yield self._engine.store
+
+    def table(self, store: Store) -> Known:  # noqa: ARG002 - the app's own holds, whatever others say
+        """Return the app's table, as `reach.Target.table`."""
+        snapshot = self._engine.live.table
+        return Known(snapshot.revision, "the app", snapshot.table)
+
+    def pin(self) -> Pin | None:
+        """Return the app's pin, as `reach.Target.pin`."""
+        return self._engine.settings.pin
 
 
 __all__ = ["Strangle"]

@@ -36,6 +36,8 @@ BEAT = 2.0
 LIFE = 15.0
 """Seconds after which a worker without a sign of life is forgotten."""
 
+_MOMENT = 0.001
+
 KEY = "STRANGLE_STORE_KEY"
 """The variable of the environment with the key that documents of overrides are signed with."""
 
@@ -81,12 +83,12 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, and write what is left to be written."""
+        """End the thread, write what is left to be written, and sign off."""
         self._stopped.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive():
             thread.join(2 * FLUSH)
-        self.flush()
+        self.flush(leaving=True)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -151,16 +153,18 @@ class Follower:
             log.warning("the store can be used again")
             self._states.tell("store-back", "the store can be used again")
 
-    def flush(self, now: float | None = None) -> None:
+    def flush(self, now: float | None = None, *, leaving: bool = False) -> None:
         """Write counters, events and a sign of life: what is due at `now`, or everything."""
         with self._lock:
             try:
                 if now is None or now >= self._flushed + FLUSH:
                     self._flushed = now or 0.0
                     self._write()
+                if leaving and not self._beaten:
+                    return  # nobody knows this process: it has not served
                 if now is None or now >= self._beaten + BEAT:
-                    self._beaten = now or 0.0
-                    self._beat()
+                    self._beaten = now or monotonic()
+                    self._beat(_MOMENT if leaving else LIFE)
             except StoreError as exc:
                 self._lost(str(exc))
 
@@ -180,13 +184,13 @@ class Follower:
             self._states.return_events(events)
             raise
 
-    def _beat(self) -> None:
+    def _beat(self, life: float) -> None:
         table = self._live.table
         if table.revision != self._published:
             if table.revision not in self._store.tables():
                 self._store.publish_table(table.revision, describe_table(table.revision, table.table.routes))
             self._published = table.revision
-        self._store.beat(self.worker, self._sign_of_life(), LIFE)
+        self._store.beat(self.worker, self._sign_of_life(), life)
 
     def _sign_of_life(self) -> dict[str, Any]:
         live = self._live

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from strangle_mw.core.compiled import ForwardTo, RedirectTo
-from strangle_mw.core.decision import Answer, Forward, Legacy, Reject, prepare
+from strangle_mw.core.decision import Answer, Forward, Reject, prepare
 from strangle_mw.core.explain import candidates, nearest_paths, why_this_side
 from strangle_mw.core.messages import RequestHead, is_token
 from strangle_mw.core.model import Stage

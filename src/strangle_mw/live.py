@@ -1,8 +1,8 @@
-"""The table while it runs: a changed file, overrides, the kill switch; all end in one new snapshot (section 6).
+"""The table while it runs: a changed file, overrides, the kill switch (design section 6).
 
-Requests never wait for any of it: a changed file is compiled on a thread of its own, the store is asked by
-`follower`, upstreams by `probing`. Here is what becomes of what they find. A snapshot is put in force whole,
-and a request keeps the one it began with.
+All of it ends in one new snapshot, which is put in force whole; a request keeps the one it began with.
+Requests never wait: a changed file is compiled on a thread of its own, the store is asked by `follower`,
+upstreams by `probing`. Here is what becomes of what they find.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.config import load
+from strangle_mw.core.compiled import ForwardTo
 from strangle_mw.core.dials import Dial
 from strangle_mw.core.model import Stage
 from strangle_mw.core.overrides import NO_OVERRIDES, apply_overrides
-from strangle_mw.core.compiled import ForwardTo
 from strangle_mw.core.staging import MODERN_STAGES
 from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.watch import SETTLED, FileWatch
@@ -47,9 +47,9 @@ _AT_START_ONLY = ("store", "interface")
 class Live:
     """Keeps the snapshot of one engine up to date; `install` puts one in force.
 
-    `retired` names the routes whose old code must not run, `problems` says which overrides do not act, `waiting` which routes wait for a good health answer,
-    `reload_error` why the file is not the table in force. Raises `ConfigError` if the first table cannot be
-    used.
+    `retired` names the routes whose old code must not run, `problems` says which overrides do not act,
+    `waiting` which routes wait for a good health answer, `reload_error` why the file is not the table in
+    force. Raises `ConfigError` if the first table cannot be used.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Live:
                 raise
             # The way out of an incident must not need a valid table.
             self.reload_error = str(exc)
-            log.error("%s=legacy: the wrapped app answers everything; besides: %s", SWITCH, exc)
+            log.error("%s=legacy: the wrapped app answers everything; besides: %s", SWITCH, exc)  # noqa: TRY400
             return load([], **self._settings)
 
     # --- overrides

@@ -1,14 +1,13 @@
-"""Active health checks: a thread for each upstream that asks for them, started in the process that serves.
+"""Active health checks: a thread for each upstream that wants them, in each process that serves.
 
-When to ask and what becomes of the answers lives here; asking is `transports.probe`, which the engine hands in,
-judging `core.resilience`.
+When to ask and what becomes of the answers lives here; asking is `transports.probe`, which the engine hands
+in, judging `core.resilience`.
 """
 
 from __future__ import annotations
 
 import logging
 from threading import Event, Lock, Thread
-from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:

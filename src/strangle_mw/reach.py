@@ -9,18 +9,15 @@ from __future__ import annotations
 import difflib
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
 
 from strangle_mw.config import load
 from strangle_mw.core.compiled import CompiledRoute, RespondWith
-from strangle_mw.core.dials import make_dial
 from strangle_mw.core.events import MAX_TIME, safe_text
-from strangle_mw.core.fallback import policies
 from strangle_mw.core.model import LEGACY_TARGET, Respond, Route, Stage
 from strangle_mw.core.overrides import (
     MAX_REVISION,
@@ -31,7 +28,7 @@ from strangle_mw.core.overrides import (
     parse_overrides,
 )
 from strangle_mw.core.routing import RouteTable
-from strangle_mw.core.staging import Staging
+from strangle_mw.core.staging import compile_staging
 from strangle_mw.errors import ConfigError, StrangleError
 from strangle_mw.files import read_file
 from strangle_mw.stores import open_store
@@ -131,8 +128,9 @@ def _stand_in(index: int, of: _Described) -> CompiledRoute:
         weight=percent,
         fallback=of.fallback or "",
     )
-    known = {} if of.fallback is None else policies(declared)
-    staging = Staging(make_dial(of.stage, of.weight), "", (), (), (), known, inf, 0)
+    staging = compile_staging(declared, "", lambda *_: None)
+    if of.fallback is None:  # a worker of another version: better nothing than a guess
+        staging = replace(staging, policies={})
     action = None if of.legacy else RespondWith(410, (), b"")
     return CompiledRoute(
         index, of.name, declared, staging, None, None, frozenset(), (), (), None, action, (0, 0, 0, 0)

@@ -121,6 +121,7 @@ class Rollout:
         self._key = key
         self._now = now
         self._replaced = ""
+        self._killed = False
 
     @cached_property
     def known(self) -> Known:
@@ -140,18 +141,16 @@ class Rollout:
         def change(overrides: Overrides) -> tuple[Overrides, Change]:
             old = overrides.routes.get(name)
             new = Override(
-                stage or (old and old.stage) or None,
-                points if points is not None else old.points if old is not None else None,
+                stage or (old.stage if old else None),
+                points if points is not None or old is None else old.points,
                 by,
                 self._now(),
                 why,
                 force,
                 route.staging.dial,
             )
-            after = self._judged(route, new, points)
-            return with_override(overrides, name, new, self._now()), Change(
-                name, self._dial(overrides, name), after
-            )
+            turned = Change(name, self._dial(overrides, name), self._judged(route, new, points))
+            return with_override(overrides, name, new, self._now()), turned
 
         revision, changed = self._edit(change)
         return self._done(revision, "override", who, [changed])
@@ -164,18 +163,14 @@ class Rollout:
         if before.stage is STAGES[-1]:
             raise RolloutError(f"{name} is {before.stage.value}: there is no stage after it")
         stage = STAGES[STAGES.index(before.stage) + 1]
-        if stage is not Stage.CANARY:
-            if points is not None:
-                raise RolloutError(
-                    f"a weight acts in stage 'canary'; the next stage of {name} is {stage.value!r}"
-                )
-            return Step(route, before, make_dial(stage, 0), override and override.points, override)
-        if points is None:
-            points = override.points if override is not None else None
-        if points is None:
-            percent = route.declared.weight
-            points = basis_points(percent) if percent is not None else FIRST_POINTS
-        return Step(route, before, make_dial(stage, points), points, override)
+        kept = None if override is None else override.points
+        if stage is Stage.CANARY:
+            points = next(p for p in (points, kept, _declared_points(route), FIRST_POINTS) if p is not None)
+            return Step(route, before, make_dial(stage, points), points, override)
+        if points is not None:
+            what = f"a weight acts in stage 'canary', and the next stage of {name} is {stage.value!r}"
+            raise RolloutError(what)
+        return Step(route, before, make_dial(stage, 0), kept, override)
 
     def promote(self, step: Step, who: Who, *, force: bool = False) -> Done:
         """Move a route to its next stage, unless somebody has moved it since `next_step`."""
@@ -272,6 +267,7 @@ class Rollout:
                 self._replaced = exc.reason
                 overrides = Overrides(floor)
             after, said = change(overrides)
+            self._killed = overrides.kill is not None and after.kill is not None
             found[:] = [(after.revision, said)]
             return encode_overrides(after, self._key)
 
@@ -292,6 +288,8 @@ class Rollout:
         notes = []
         if self._replaced:
             notes.append(f"the overrides that were there could not be used and are gone: {self._replaced}")
+        if self._killed:
+            notes.append("the kill switch is on: every route stays legacy until `strangle unkill`")
         try:
             self.store.add_events([e.as_dict() for e in events])
         except StoreError as exc:
@@ -352,6 +350,11 @@ class Rollout:
         declared = {r.name: r.staging.dial for r in self.known.table.routes}
         at = self._now()
         return {n: Override(Stage.LEGACY, None, who.by, at, who.why, declared=declared.get(n)) for n in names}
+
+
+def _declared_points(route: CompiledRoute) -> int | None:
+    percent = route.declared.weight
+    return None if percent is None else basis_points(percent)
 
 
 def _refused(reason: str) -> str:

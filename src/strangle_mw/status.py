@@ -36,8 +36,8 @@ _FAILED = frozenset(("failed", "cut"))
 class Numbers:
     """How often a route was asked for.
 
-    `legacy` and `modern` are who answered; of the modern side's, `errors` were its own 5xx and `failed` had no
-    whole answer. `fallbacks` are those of legacy's that the modern side has failed, by reason.
+    `legacy` and `modern` say who answered; of modern's answers `errors` were its own 5xx, and `failed` were
+    none, or cut. `fallbacks` are those of legacy's answers that came instead of modern's, by reason.
     """
 
     legacy: int = 0

@@ -131,7 +131,7 @@ class _FallsBack(Exception):  # noqa: N818 - no error: the wrapped app answers
 
 
 async def _forward(engine: Engine, forward: Forward, client: _Client) -> FallBack | None:
-    """Hold a place of the upstream's bulkhead as long as the WebSocket is open; tell if legacy shall answer."""
+    """Hold a place of the upstream's bulkhead while the WebSocket is open; tell if legacy shall answer."""
     if forward.length not in (0, UNDECLARED) or not all(map(_is_subprotocol, client.subprotocols)):
         # The upstream could take frames for a body, or a subprotocol for a header of ours.
         await _refuse(engine, forward, client, 400, "bad-handshake")

@@ -6,11 +6,9 @@ from chaos.service import digest
 from chaos.strangled import ROUTE, TIMEOUT
 from strangle_mw.core.events import CounterKey
 from strangle_mw.core.fallback import REASONS
-from strangle_mw.stores import open_store
 
 SLACK = TIMEOUT
-"""What an answer may take beyond the modern side's timeout and the legacy app's own time: clocks are coarse,
-and a machine that tests is busy."""
+"""What an answer may take beyond the modern side's timeout and the legacy app's own time: clocks are coarse."""
 UNAFFECTED = TIMEOUT / 2
 """Seconds in which 99 % of those are answered who have nothing to do with the modern side."""
 
@@ -54,48 +52,54 @@ def describe(seen):
     return f"{len(seen):5} requests, 99 %: readers {times[0]}, others {times[1]}; canary: {what}"
 
 
-def assert_soon_enough(phases):
-    """Nobody waits longer than the timeout and the legacy app take; others do not wait for it at all.
+def too_late(phases, lateness):
+    """Return what took too long: (phase, whom, seconds of 99 %, seconds allowed).
 
-    In one phase the 99th percentile is the slowest request, so there the others get twice the time: still none
-    of them has waited for the modern side.
+    Nobody waits longer than the timeout and the legacy app take, and the others do not wait for it at all. In
+    one phase the 99th percentile is about the slowest request, so there the others get twice the time: still
+    none of them has waited for the modern side. By `lateness` of the load itself a busy machine is allowed for:
+    a request wakes three processes.
     """
-    seen = [s for _, found in phases for s in found]
-    legacy = quantile(unaffected(seen), 0.99)
-    assert legacy <= UNAFFECTED
-    for name, found in [("all", seen), *phases]:
-        assert quantile(readers(found), 0.99) <= TIMEOUT + legacy + SLACK, name
-        assert quantile(unaffected(found), 0.99) <= 2 * UNAFFECTED, name
+    everything = [s for _, seen in phases for s in seen]
+    legacy = quantile(unaffected(everything), 0.99)
+    busy = 3 * quantile(lateness, 0.99)
+    found = [("all", "others", legacy, UNAFFECTED + busy)]
+    for name, seen in [("all", everything), *phases]:
+        found.append((name, "readers", quantile(readers(seen), 0.99), TIMEOUT + legacy + SLACK + busy))
+        found.append((name, "others", quantile(unaffected(seen), 0.99), 2 * UNAFFECTED + busy))
+    return [entry for entry in found if entry[2] > entry[3]]
 
 
-def assert_nothing_is_done_twice(seen, stand):
-    """Each write is carried out by one side at most, and by one if it was answered by 200."""
-    modern, legacy = stand.executed("modern"), stand.executed("legacy")
+def wrongly_done(seen, modern, legacy):
+    """Return the writes that were carried out twice, or not although they were answered by 200.
+
+    `modern` and `legacy` are what each side has carried out. What the modern side has carried out for users
+    that are not in the canary is returned, too.
+    """
     times = Counter(path for method, path, _ in [*modern, *legacy] if method != "GET")
-    writes = {s.request.path: s for s in seen if s.request.method != "GET"}
-    assert [writes[path] for path, n in times.items() if n > 1] == []
-    assert [s for s in writes.values() if s.status == 200 and times[s.request.path] != 1] == []
-    canary = {s.request.path for s in seen if s.request.kind == "canary"}
-    assert [path for _, path, _ in modern if path not in canary] == []
-    return times
+    writes = [s for s in seen if s.request.method != "GET"]
+    others = {s.request.path for s in seen if s.request.kind != "canary"}
+    wrong = [
+        s for s in writes if times[s.request.path] > 1 or (s.status == 200 and not times[s.request.path])
+    ]
+    return wrong + [entry for entry in modern if entry[1] in others]
 
 
-def assert_all_is_counted(seen, store):
-    """The store has counted every request of the route once, for what became of it."""
-    opened = open_store(store)
-    counts, events = opened.counts(), opened.events(1000)
-    opened.close()
-    found = Counter()
-    for field, number in counts.items():
-        key = CounterKey.parse(field)
-        if key.route == ROUTE:
-            found[key.side, "2xx" if key.outcome == "passed" else key.outcome] += number
-    expected = Counter(_outcome(s) for s in seen if s.request.kind in ("canary", "control"))
-    assert found == expected, (dict(found - expected), dict(expected - found))
-    assert {"breaker-open", "breaker-closed"} <= {event["kind"] for event in events}
+def outcomes(seen):
+    """Return how often each (side, outcome) must have been counted for the route."""
+    return Counter(_outcome(s) for s in seen if s.request.kind in ("canary", "control"))
 
 
 def _outcome(seen):
     if not seen.side:
         return "modern", "failed"
     return seen.side, f"fallback:{seen.fallback}" if seen.fallback else f"{seen.status // 100}xx"
+
+
+def counted(counts):
+    """Return how often the store has counted each (side, outcome) of the route, whatever its stage was."""
+    found = Counter()
+    for key, number in ((CounterKey.parse(field), number) for field, number in counts.items()):
+        if key.route == ROUTE:
+            found[key.side, "2xx" if key.outcome == "passed" else key.outcome] += number
+    return found

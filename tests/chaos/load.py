@@ -66,6 +66,8 @@ class Load:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="load")
         self._broken = None
         self.phases = []
+        self.lateness = []
+        """By how many seconds each request was begun too late: what a busy machine does to everybody."""
 
     def __enter__(self):
         self.phase("start")
@@ -118,6 +120,7 @@ class Load:
             task.add_done_callback(tasks.discard)
             due += 1 / self._rate
             await asyncio.sleep(due - loop.time())
+            self.lateness.append(loop.time() - due)
         await asyncio.gather(*tasks)
         for connection in connections:
             connection.close()

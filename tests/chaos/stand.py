@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chaos.service import read_journal
 from servers import free_port, request, talk, wait_for
+from strangle_mw.stores import open_store
 
 HERE = Path(__file__).parent
 SOURCES = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
@@ -115,6 +116,18 @@ class Stand:
     def log(self):
         return self._log.read_text()
 
+    def open_files(self, pids):
+        """Count what the server's processes have open; 0 where the system does not tell."""
+        return sum(len(list(Path(f"/proc/{pid}/fd").glob("*"))) for pid in pids)
+
     def executed(self, side):
         """Return what one side has carried out: (method, path, user)."""
         return read_journal(self.folder / side)
+
+    def stored(self):
+        """Return the counters and the events that the server has stored."""
+        store = open_store(self.store)
+        try:
+            return store.counts(), store.events(1000)
+        finally:
+            store.close()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from chaos.strangled import ROUTE
 from strangle_mw.core.model import Stage
 from strangle_mw.core.overrides import Override, encode_overrides, parse_overrides, with_override, without
 from strangle_mw.stores import open_store
 
-LEAST = 40
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LEAST = 24
 """Requests in each phase; also how many tell that all connections, so all workers, are back to normal."""
 
 

@@ -52,7 +52,7 @@ def _routes():
         connect_timeout=CONNECT_TIMEOUT,
         max_in_flight=int(os.environ["STRANGLE_TEST_PLACES"]),
         # For a load of about a hundred requests a second, and faults that last for a second.
-        breaker=Breaker(minimum=5, window=2.0, open=0.1),
+        breaker=Breaker(minimum=4, window=2.0, open=0.1),
     )
     return [
         Route("/shop/*", name=ROUTE, to=modern, stage="canary", weight=WEIGHT, group=GROUP, sticky=["header:X-User"]),

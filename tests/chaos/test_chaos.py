@@ -11,14 +11,14 @@ import re
 
 import pytest
 
-from chaos.judge import assert_all_is_counted, assert_nothing_is_done_twice, assert_soon_enough, describe, is_right
-from chaos.load import Load, Request
+from chaos.judge import counted, describe, is_right, outcomes, too_late, wrongly_done
+from chaos.load import CONNECTIONS, Load, Request
 from chaos.stand import FRONTS, WORKERS, Stand
 from chaos.steps import FIRST, ROLLED_BACK, SCENES, STEPS
 from chaos.strangled import GROUP, WEIGHT
 from strangle_mw.core.sticky import bucket
 
-RATE = 120
+RATE = 150
 USERS = [f"u{number}" for number in range(60)]
 CANARY = [u for u in USERS if bucket(GROUP, u) < WEIGHT * 100]
 CONTROL = [u for u in USERS if bucket(GROUP, u) >= WEIGHT * 100]
@@ -57,23 +57,33 @@ def more_steps(config):
     return [step for _ in range(rounds) for scene in chance.sample(SCENES, len(SCENES)) for step in scene]
 
 
+def workers(seen):
+    """Return the processes of the server that have answered."""
+    return {s.answer["pid"] for s in seen if s.side == "legacy"}
+
+
 @pytest.mark.parametrize("kind", FRONTS)
 def test_a_failing_modern_side_is_no_business_of_the_users(kind, tmp_path, request):
     steps = [*FIRST, *more_steps(request.config)]
+    opened = []
     with Stand(kind, tmp_path) as stand:
         with Load(stand.port, requests(), RATE) as load:
             for name in steps:
                 load.phase(name)
                 STEPS[name].act(stand)
                 load.wait(STEPS[name].shows)
+                opened.append(stand.open_files(workers(load.seen)))
             assert stand.alive
         log = stand.log
     for name, seen in [("all", load.seen), *load.phases]:
         print(f"{name:20} {describe(seen)}")
     wrong = [(n, s) for n, seen in load.phases for s in seen if not is_right(s, rolled_back=n in ROLLED_BACK)]
     assert wrong == []
+    assert wrongly_done(load.seen, stand.executed("modern"), stand.executed("legacy")) == []
+    assert too_late(load.phases, load.lateness) == []
+    assert len(workers(load.seen)) <= WORKERS[kind], "a worker has died, and another came"
+    assert opened[-1] <= opened[0] + CONNECTIONS, "connections are left open"
     assert not re.search("Traceback|ERROR|CRITICAL|Exception", log)
-    assert len({s.answer["pid"] for s in load.seen if s.side == "legacy"}) <= WORKERS[kind], "a worker died"
-    assert_soon_enough(load.phases)
-    assert_nothing_is_done_twice(load.seen, stand)
-    assert_all_is_counted(load.seen, stand.store)
+    counts, events = stand.stored()
+    assert counted(counts) == outcomes(load.seen)
+    assert {"breaker-open", "breaker-closed"} <= {event["kind"] for event in events}

@@ -98,12 +98,12 @@ class Window:
     with `SLOTS + 1` over the window and at most one slot more.
     """
 
-    __slots__ = ("_counts", "_end", "_slot", "_sum", "_width")
+    __slots__ = ("_at", "_counts", "_end", "_slot", "_sum", "_width")
 
     def __init__(self, seconds: float, slots: int = SLOTS) -> None:
         self._width = max(seconds / SLOTS, 1e-6)  # no clock tells finer; and slot numbers stay finite
         self._counts = [0] * slots
-        self._slot = 0
+        self._slot = self._at = 0  # the number of the slot of now, and its place in `_counts`
         self._end = float("-inf")
         self._sum = 0
 
@@ -111,7 +111,7 @@ class Window:
         """Count one more."""
         if now >= self._end:
             self._turn(now)
-        self._counts[self._slot % len(self._counts)] += 1
+        self._counts[self._at] += 1
         self._sum += 1
 
     def total(self, now: float) -> int:
@@ -126,6 +126,7 @@ class Window:
             self._sum -= self._counts[passed % slots]
             self._counts[passed % slots] = 0
         self._slot = max(self._slot, slot)
+        self._at = self._slot % slots
         self._end = (self._slot + 1) * self._width
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from strangle_mw.core.dials import BASIS_POINTS, Dial, declared_dial
 from strangle_mw.core.fallback import FallbackPolicy, is_listable, policies
@@ -30,8 +30,8 @@ MODERN_STAGES: Final = frozenset((Stage.CANARY, Stage.MODERN, Stage.RETIRED))
 class Staging:
     """What one route says of its stages, compiled.
 
-    `dial` is the declared stage and weight; `salt` that of the sticky hash (the route's group); `vary` are
-    the headers that choose the side, `vary_unknown` those where nothing names the user; `policies`
+    `dial` is the declared stage and weight; `salt` that of the sticky hash (the route's group); `sources` name
+    the key and `mark` what chose the side, `anonymous` both where nothing names the user; `policies` are
     the fallback of each stage that has one, over at `until` (unix seconds); `sample` the share of requests
     that stage `shadow` copies, in basis points.
     """
@@ -39,8 +39,9 @@ class Staging:
     dial: Dial
     salt: str
     sources: tuple[KeySource, ...]
-    vary: tuple[str, ...]
-    vary_unknown: tuple[str, ...]
+    mark: Mark
+    anonymous: tuple[KeySource, ...]
+    anonymous_mark: Mark
     policies: Mapping[Stage, FallbackPolicy]
     until: float
     sample: int
@@ -62,35 +63,33 @@ class Crowd:
     is_https: Callable[[RequestHead], bool] = field(default=lambda head: head.scheme == "https")
 
 
-class Side(NamedTuple):
-    """Which side answers one request; `mark` is what a canaried answer gets."""
-
-    modern: bool
-    mark: Mark | None = None
+_LEGACY_SIDE, _MODERN_SIDE = (False, None), (True, None)
 
 
-_LEGACY_SIDE, _MODERN_SIDE = Side(modern=False), Side(modern=True)
+def choose_side(
+    staging: Staging, dial: Dial, head: RequestHead, crowd: Crowd
+) -> tuple[bool, Mark | None]:
+    """Choose the side of one request: whether it is the modern one, and what marks a canaried answer.
 
-
-def choose_side(staging: Staging, dial: Dial, head: RequestHead, crowd: Crowd) -> Side:
-    """Choose the side of one request; the client's address plays no part."""
+    The client's address plays no part.
+    """
     if dial.stage is not Stage.CANARY:
         return _MODERN_SIDE if dial.stage in MODERN_STAGES else _LEGACY_SIDE
-    key = find_key(staging.sources, head, crowd.user)
-    modern = dial.points >= BASIS_POINTS
-    pin = crowd.pin
-    vary = staging.vary if crowd.user is not None else staging.vary_unknown
-    pinned = None
+    known = crowd.user is not None
+    text, wants_cookie = find_key(staging.sources if known else staging.anonymous, head, crowd.user)
+    points, pin = dial.points, crowd.pin
+    modern = points >= BASIS_POINTS or (
+        text is not None and points > 0 and bucket(staging.salt, text) < points
+    )
+    mark = staging.mark if known else staging.anonymous_mark
     if pin is not None:
-        vary = (*vary, pin.header)
-        value = head.header(pin.header)
-        pinned = read_pin(value, pin.secret.encode(), crowd.now()) if value else None
-    if pinned is not None:
-        modern = pinned == "modern"
-    elif not modern and dial.points and key.text is not None:
-        modern = bucket(staging.salt, key.text) < dial.points
-    cookie = crowd.new_id() if key.wants_cookie else b""
-    return Side(modern, Mark(vary, cookie, secure=bool(cookie) and crowd.is_https(head)))
+        mark = Mark((*mark.vary, pin.header))
+        if value := head.header(pin.header):
+            pinned = read_pin(value, pin.secret.encode(), crowd.now())
+            modern = modern if pinned is None else pinned == "modern"
+    if wants_cookie:
+        mark = Mark(mark.vary, crowd.new_id(), secure=crowd.is_https(head))
+    return modern, mark
 
 
 def share_point(staging: Staging, head: RequestHead, crowd: Crowd) -> int:
@@ -112,12 +111,14 @@ def compile_staging(route: Route, salt: str, note: Callable[[str, str, str], Non
     until = _until(route, note)
     listed = [e for e in route.fallback_on if is_listable(e)]
     sources = compile_sources(route.sticky)
+    anonymous = compile_sources([s for s in route.sticky if s != "user"])
     return Staging(
         declared_dial(route),
         route.group or salt,
         sources,
-        vary_names(sources),
-        vary_names(compile_sources([s for s in route.sticky if s != "user"])),
+        Mark(vary_names(sources)),
+        anonymous,
+        Mark(vary_names(anonymous)),
         {} if len(listed) < len(route.fallback_on) else policies(route),
         until,
         round((route.shadow or Shadow()).sample * 100),
