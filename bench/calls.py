@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench import asgi_apps, library, wsgi_apps
@@ -15,14 +17,14 @@ from bench.heads import environ, scope
 from bench.options import HEADERS
 from bench.paths import misses, patterns
 from bench.rounds import Sample, Series
-from bench.served import OURS
+from bench.served import MINE, STORED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bench.options import Options
     from bench.report import Progress
-    from bench.served import Group
+    from bench.served import Group, Site
 
     Call = Callable[[dict[str, Any]], object]
 
@@ -30,29 +32,33 @@ REPEATS = 20
 """Times over all paths in one timing."""
 
 
-def measure(group: Group, routes: int, options: Options, progress: Progress) -> dict[str, Series]:
-    """Return the series of the bare and the wrapped app, called in turn."""
+def measure(group: Group, site: Site, options: Options, progress: Progress) -> dict[str, Series]:
+    """Return the series of the bare and the wrapped apps, called in turn."""
     asgi = group.interface == "asgi"
-    questions = [(scope if asgi else environ)(path, HEADERS[options.headers]) for path in misses(routes)]
+    questions = [(scope if asgi else environ)(path, HEADERS[options.headers]) for path in misses(site.routes)]
     series = {f"{group.name}/{name}": Series(f"{group.name}/{name}") for name in group.wanted(options)}
-    calls = {name: call for name, one in series.items() if (call := _call(one, routes, asgi=asgi))}
-    for turn in range(options.rounds + 1):
-        progress.say(f"round {turn} of {options.rounds}: {group.name}")
-        for name, call in calls.items():
-            sample = _sample(call, questions)
-            if turn:  # the first one warms up
-                series[name].samples.append(sample)
+    with ExitStack() as stack:
+        apps = {name: app for name, one in series.items() if (app := _app(one, site, stack, asgi=asgi))}
+        called = {name: _asgi_call(app) if asgi else partial(_wsgi_call, app) for name, app in apps.items()}
+        for turn in range(options.rounds + 1):
+            progress.say(f"round {turn} of {options.rounds}: {group.name}")
+            for name, call in called.items():
+                sample = timed(call, questions)
+                if turn:  # the first one warms up
+                    series[name].samples.append(sample)
     return series
 
 
-def _call(series: Series, routes: int, *, asgi: bool) -> Call | None:
-    app: Any = asgi_apps.direct if asgi else wsgi_apps.direct
-    if series.name.endswith(OURS):
-        series.error = library.problem()
-        app = None if series.error else library.wrap(app, patterns(routes), 9)
-    if app is None:
+def _app(series: Series, site: Site, stack: ExitStack, *, asgi: bool) -> Any:
+    direct: Any = asgi_apps.direct if asgi else wsgi_apps.direct
+    peer = series.name.rpartition("/")[2]
+    if peer not in MINE:
+        return direct
+    series.error = library.problem()
+    if series.error:
         return None
-    return _asgi_call(app) if asgi else lambda question: app(question, _start_response)
+    store = site.store if peer == STORED else ""
+    return stack.enter_context(library.wrapped(direct, patterns(site.routes), site.upstream, store))
 
 
 def _asgi_call(app: Any) -> Call:
@@ -64,6 +70,10 @@ def _asgi_call(app: Any) -> Call:
         raise RuntimeError("the default route waited for something")
 
     return call
+
+
+def _wsgi_call(app: Any, question: dict[str, Any]) -> None:
+    app(question, _start_response)
 
 
 async def _receive() -> dict[str, Any]:
@@ -78,7 +88,8 @@ def _start_response(status: str, headers: list[tuple[str, str]]) -> None:
     pass
 
 
-def _sample(call: Call, questions: list[dict[str, Any]]) -> Sample:
+def timed(call: Callable[[Any], object], questions: Sequence[Any]) -> Sample:
+    """Ask everything `REPEATS` times; return the CPU microseconds of one call, those of the loop included."""
     gc.collect()
     gc.disable()
     start = time.process_time()

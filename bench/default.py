@@ -13,7 +13,7 @@ from bench import calls, proxies, wrk
 from bench.paths import misses
 from bench.report import Table
 from bench.rounds import Peer, loaded, run
-from bench.served import COLUMNS, DIRECT, OURS, Group, Site, describe, fill, marginal
+from bench.served import COLUMNS, DIRECT, MINE, OURS, STORED, Group, Site, describe, fill, marginal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,12 +28,12 @@ NAME = "default"
 ROUTES = 10_000
 HOP = "nginx-hop"
 GROUPS = (
-    Group(f"{NAME}/asgi", "uvicorn", (DIRECT, OURS, HOP), {HOP: 1 / 8}, most=2.0),
-    Group(f"{NAME}/wsgi", "gunicorn gthread", (DIRECT, OURS, HOP), most=5.0),
+    Group(f"{NAME}/asgi", "uvicorn", (DIRECT, *MINE, HOP), {HOP: 1 / 8}, most=2.0),
+    Group(f"{NAME}/wsgi", "gunicorn gthread", (DIRECT, *MINE, HOP), most=5.0),
 )
 CALLS = (
-    Group(f"{NAME}/call-asgi", "ASGI call", (DIRECT, OURS)),
-    Group(f"{NAME}/call-wsgi", "WSGI call", (DIRECT, OURS)),
+    Group(f"{NAME}/call-asgi", "ASGI call", (DIRECT, *MINE)),
+    Group(f"{NAME}/call-wsgi", "WSGI call", (DIRECT, *MINE)),
 )
 
 
@@ -47,6 +47,7 @@ def measure(options: Options, progress: Progress, folder: Path) -> Table | None:
     table.notes.append(
         f"'added' of {OURS} is its CPU above 'direct', the bare app, paired by round;"
         f" CPU and 'added' of the {HOP} are those of nginx's worker alone."
+        f" {STORED!r} follows live changes in SQLite, by a thread whose CPU counts."
         " 'call': the app called in this process, without a server."
     )
     script = wrk.write_script(folder, NAME, misses(ROUTES))
@@ -60,7 +61,7 @@ def _group(
     table: Table, group: Group, site: Site, script: Script, options: Options, progress: Progress
 ) -> None:
     if group in CALLS:
-        series = calls.measure(group, ROUTES, options, progress)
+        series = calls.measure(group, site, options, progress)
     else:
         sample = partial(loaded, script, options)
         names = group.wanted(options)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
 
+    from strangle_mw import RequestHead
     from strangle_mw.core.decision import Snapshot
 
 MOST = 2_048
 """Exchanges at a time: nobody shall meet the bulkhead."""
 PATIENCE = 600.0
 """Seconds."""
+ROUTE = "modern"
+"""The route of `write_table`."""
 
 
 def problem() -> str:
@@ -26,11 +31,24 @@ def problem() -> str:
     return ""
 
 
-def wrap(app: Any, patterns: list[str], port: int) -> Any:
-    """Wrap a WSGI or ASGI app with one forwarding route for each pattern, all to one local upstream."""
+def wrap(app: Any, patterns: list[str], port: int, store: str = "") -> Any:
+    """Wrap a WSGI or ASGI app with one forwarding route for each pattern, all to one local upstream.
+
+    With a store it follows live changes.
+    """
     from strangle_mw import strangle
 
-    return strangle(app, _routes(patterns, port))
+    return strangle(app, _routes(patterns, port), store=store or None)
+
+
+@contextmanager
+def wrapped(app: Any, patterns: list[str], port: int, store: str) -> Iterator[Any]:
+    """Wrap an app in this process, as `wrap` does, and end its threads afterwards."""
+    ours = wrap(app, patterns, port, store)
+    try:
+        yield ours
+    finally:
+        ours.engine.close()
 
 
 def forwarder(app: Any, port: int) -> Any:
@@ -42,6 +60,63 @@ def forwarder(app: Any, port: int) -> Any:
 
     modern = Upstream(url=f"http://127.0.0.1:{port}", max_in_flight=MOST, idle_timeout=PATIENCE)
     return strangle(app, {"upstreams": {"modern": modern}, "routes": [Route("/modern/*", to="modern")]})
+
+
+def write_table(file: Path, port: int, stage: str, patterns: list[str]) -> None:
+    """Write a table, all at once, in which everything below `/modern` is in a stage, among other routes."""
+    routes = [f'[[routes]]\npath = "{pattern}"\nto = "modern"\n' for pattern in patterns]
+    text = f"""
+[upstreams.modern]
+url = "http://127.0.0.1:{port}"
+[[routes]]
+name = "{ROUTE}"
+path = "/modern/*"
+to = "modern"
+stage = "{stage}"
+{"".join(routes)}"""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
+def live(app: Any, file: str, store: str) -> Any:
+    """Wrap an app with the table of a file, which may be changed, and a store, if there is one."""
+    from strangle_mw import strangle
+
+    return strangle(app, file, store=store or None)
+
+
+def compile_seconds(file: Path) -> float:
+    """Return how long reading and compiling a table takes in this process."""
+    from strangle_mw.config import load
+
+    start = time.perf_counter()
+    load(file)
+    return time.perf_counter() - start
+
+
+@contextmanager
+def dialer(store: str) -> Iterator[Callable[[str], None]]:
+    """Give a call that moves the route of `write_table` to a stage by an edit of the store."""
+    from strangle_mw.core.model import Stage
+    from strangle_mw.core.overrides import Override, encode_overrides, parse_overrides, with_override
+    from strangle_mw.stores import open_store
+
+    opened = open_store(store)
+
+    def move(stage: str) -> None:
+        override = Override(Stage(stage), None, "bench", time.time(), "measured")
+
+        def change(document: bytes) -> bytes:
+            overrides = parse_overrides(document)
+            return encode_overrides(with_override(overrides, ROUTE, override, time.time()))
+
+        opened.edit(change)
+
+    try:
+        yield move
+    finally:
+        opened.close()
 
 
 @contextmanager
@@ -130,6 +205,59 @@ def preparer(patterns: list[str]) -> Callable[[dict[str, Any]], bool]:
     return decide
 
 
+def decider(
+    patterns: list[str], stage: str, weight: float | None = None
+) -> Callable[[dict[str, Any]], object]:
+    """Return `decision.prepare` over a table whose routes are all in one stage; the decision comes back."""
+    from strangle_mw.core.decision import prepare
+
+    snapshot, reader = _snapshot(tuple(patterns), stage=stage, weight=weight), _Reader()
+
+    def decide(scope: dict[str, Any]) -> object:
+        return prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, reader)
+
+    return decide
+
+
+def side(decision: object) -> str:
+    """Return what a decision amounts to: `no-route`, `legacy` or `modern`."""
+    from strangle_mw.core.decision import LEGACY, Forward, Legacy
+
+    if isinstance(decision, Forward):
+        return "modern"
+    if not isinstance(decision, Legacy):
+        raise TypeError(f"neither side: {decision!r}")
+    return "no-route" if decision is LEGACY else "legacy"
+
+
+def chooser(weight: float, *sticky: str) -> Callable[[RequestHead], bool]:
+    """Return `staging.choose_side` for a canaried route with these sources of its key, or the default ones."""
+    from strangle_mw.core.staging import choose_side
+
+    given = {"sticky": sticky} if sticky else {}
+    snapshot = _snapshot(("/v1/res0",), stage="canary", weight=weight, **given)
+    [route] = snapshot.table.routes
+    staging, dial, crowd = route.staging, snapshot.dial(route), snapshot.crowd
+
+    def choose(head: RequestHead) -> bool:
+        return choose_side(staging, dial, head, crowd)[0]
+
+    return choose
+
+
+def request_head(scope: dict[str, Any]) -> RequestHead:
+    """Return a request as the ASGI driver reads it."""
+    found: RequestHead = _Reader.head(scope, scope["raw_path"], b"")
+    return found
+
+
+def hasher() -> Callable[[str], int]:
+    """Return `sticky.bucket` in one group: the place of a key, 0..9999."""
+    from strangle_mw.core.sticky import bucket
+
+    return partial(bucket, "modern")
+
+
 class _Reader:
     """Reads a scope as the ASGI driver does."""
 
@@ -152,13 +280,13 @@ class _Reader:
 
 
 @lru_cache(maxsize=1)  # two routers ask for the same table, and a large one takes its time
-def _snapshot(patterns: tuple[str, ...]) -> Snapshot:
+def _snapshot(patterns: tuple[str, ...], **fields: Any) -> Snapshot:
     from strangle_mw.config import load
 
-    return load(_routes(patterns, 9))
+    return load(_routes(patterns, 9, **fields))
 
 
-def _routes(patterns: list[str] | tuple[str, ...], port: int) -> Any:
+def _routes(patterns: list[str] | tuple[str, ...], port: int, **fields: Any) -> Any:
     from strangle_mw import Route
 
-    return [Route(f"GET {pattern}", to=f"http://127.0.0.1:{port}") for pattern in patterns]
+    return [Route(f"GET {pattern}", to=f"http://127.0.0.1:{port}", **fields) for pattern in patterns]

@@ -12,6 +12,8 @@ UP = "/modern/up"
 """Answers with `MODERN` or `LEGACY` once the whole body has come."""
 EVENTS = "/modern/events"
 """One event that names the side, then nothing: a stream, or a WebSocket."""
+WORKER = "x-worker"
+"""The header in which an app names its process."""
 
 BLOCK = bytes(262_144)
 """One piece of a long answer that an app makes itself."""

@@ -29,11 +29,14 @@ LONGEST = 10
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One row: its name, `measurement/server/peer`, how its server is started, and what is measured of it."""
+    """One row: its name, `measurement/server/peer`, how its server is started, and what is measured of it.
+
+    What `start` gives is a `Running` wherever one process is measured, and what `sample` takes in any case.
+    """
 
     name: str
-    start: Callable[[], AbstractContextManager[Running]]
-    sample: Callable[[Running], Any]
+    start: Callable[[], AbstractContextManager[Any]]
+    sample: Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bench import library, servers
+from bench import library, servers, stores
 from bench.payload import LEGACY, MODERN
 from bench.processes import BenchError
 from bench.proxies import HOPS
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from bench.rounds import Series
 
 OURS = "strangle-mw"
+STORED = "strangle-mw, store"
+"""Ours again, following a store of live changes: SQLite."""
+MINE = (OURS, STORED)
 DIRECT = "direct"
 COLUMNS = ["server", "peer", "CPU us", "added us", "ours / this", "requests/s", "p50 us", "p99 us", "target"]
 SERVERS = {"asgi": "uvicorn", "wsgi": "gunicorn gthread"}
@@ -48,7 +51,7 @@ class Group:
     peers: tuple[str, ...]
     limits: dict[str, float] = field(default_factory=dict)
     most: float | None = None
-    """Microseconds that ours may add."""
+    """Microseconds that ours may add, with a store or without."""
 
     @property
     def interface(self) -> str:
@@ -73,6 +76,11 @@ class Site:
     direct: str = DIRECT
     """The app that is the baseline."""
 
+    @property
+    def store(self) -> str:
+        """Return the store that `STORED` follows."""
+        return stores.sqlite(self.folder, "default")
+
     def peers(self, group: Group, names: list[str], sample: Callable[[Running], Any]) -> list[Peer]:
         """Return rows whose servers run our apps, or forward without one."""
         return [Peer(f"{group.name}/{name}", partial(self.start, group, name), sample) for name in names]
@@ -81,11 +89,13 @@ class Site:
         """Start what has this name: a hop, or uvicorn or gunicorn with an app; prove its answer."""
         if name in HOPS:
             return HOPS[name](self.folder, self.upstream, self.path, MODERN)
-        if name == OURS and (problem := library.problem()):
+        if name in MINE and (problem := library.problem()):
             raise BenchError(problem)
         expect = LEGACY if self.routes or name in {DIRECT, *BRIDGES} else MODERN
         env = {"BENCH_UPSTREAM": str(self.upstream), "BENCH_ROUTES": str(self.routes)}
-        app = self.direct if name == DIRECT else name
+        if name == STORED:
+            env["BENCH_STORE"] = self.store
+        app = {DIRECT: self.direct, STORED: OURS}.get(name, name)
         if group.interface == "asgi":
             return servers.uvicorn(self.folder, app, self.path, expect, env)
         return servers.gunicorn(self.folder, app, self.path, expect, env, threads=self.threads)
@@ -119,7 +129,7 @@ def fill(table: Table, group: Group, series: dict[str, Series], added: Callable[
 def _row(group: Group, series: Series, peer: str, added: list[float], ours: float | None) -> list[str]:
     if series.error:
         return [group.label, peer, *"------", "FAILED"]
-    share = ours / median(added) if ours and peer != OURS and median(added or [0.0]) > 0 else None
+    share = ours / median(added) if ours and peer not in MINE and median(added or [0.0]) > 0 else None
     return [
         group.label,
         peer,
@@ -136,7 +146,7 @@ def _whole(value: float) -> str:
 
 
 def _target(group: Group, peer: str, added: list[float], share: float | None) -> str:
-    if peer == OURS and group.most is not None and added:
+    if peer in MINE and group.most is not None and added:
         return at_most(median(added), group.most, f"adds <= {group.most:g} us")
     if peer in group.limits:
         text = f"ours / this <= {ratio(group.limits[peer])}"

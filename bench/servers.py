@@ -32,17 +32,20 @@ def uvicorn(folder: Path, peer: str, path: str, expect: bytes, env: dict[str, st
 
 @contextmanager
 def gunicorn(
-    folder: Path, peer: str, path: str, expect: bytes, env: dict[str, str], *, threads: int
+    folder: Path, peer: str, path: str, expect: bytes, env: dict[str, str], *, threads: int, workers: int = 1
 ) -> Iterator[Running]:
-    """Run an app of `bench.wsgi_apps` under gunicorn: gthread, one worker, `threads` threads."""
+    """Run an app of `bench.wsgi_apps` under gunicorn: gthread, `threads` threads each.
+
+    What runs is its only worker, or its master if there are several.
+    """
     port = free_port()
     log = folder / f"gunicorn-{port}.log"
     command = [sys.executable, "-m", "gunicorn", "bench.wsgi_apps:app", "--bind", f"127.0.0.1:{port}"]
-    command += ["--worker-class", "gthread", "--workers", "1", "--threads", str(threads)]
+    command += ["--worker-class", "gthread", "--workers", str(workers), "--threads", str(threads)]
     command += ["--keep-alive", UNHURRIED, "--log-level", "warning", "--no-control-socket"]
     with child(command, cpus=SERVER_CPUS, log=log, env={**env, "BENCH_PEER": peer}) as process:
         await_answer(process, port, path, expect, log)
-        yield Running(port, only_child(process.pid))
+        yield Running(port, only_child(process.pid) if workers == 1 else process.pid)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The WSGI apps that gunicorn serves, one process each: `BENCH_PEER` names the one called `app` here.
 
 `BENCH_UPSTREAM` is the port of the modern side, `BENCH_ROUTES` the size of the table whose default route is
-measured (0: one route that forwards).
+measured (0: one route that forwards), `BENCH_STORE` a store of live changes, `BENCH_TABLE` the file of `live`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ direct = wsgi_direct.at_once
 def strangled(port: int) -> App:
     """Wrap `direct` with the library."""
     count = int(os.environ["BENCH_ROUTES"])
-    app: App = library.wrap(direct, patterns(count), port) if count else library.forwarder(direct, port)
+    store = os.environ.get("BENCH_STORE", "")
+    app: App = (
+        library.wrap(direct, patterns(count), port, store) if count else library.forwarder(direct, port)
+    )
+    return app
+
+
+def live(_port: int) -> App:
+    """Wrap an app that names its process with a table that is changed while it runs."""
+    app: App = library.live(wsgi_direct.named, os.environ["BENCH_TABLE"], os.environ["BENCH_STORE"])
     return app
 
 
@@ -31,6 +40,7 @@ PEERS: dict[str, Callable[[int], App]] = {
     "direct": lambda _port: direct,
     "direct-bodies": lambda _port: wsgi_direct.bodies,
     "strangle-mw": strangled,
+    "live": live,
     "minimal": minimal_wsgi.forwarder,
     "urllib3": wsgi_clients.with_urllib3,
     "httpx2": wsgi_clients.with_httpx2,

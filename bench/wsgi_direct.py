@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from bench.payload import BLOCK, CONTENT_TYPE, DOWN, LEGACY, size_of
+from bench.payload import BLOCK, CONTENT_TYPE, DOWN, LEGACY, WORKER, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,6 +17,12 @@ CHUNK = 65_536
 def at_once(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     """Answer at once, the same always."""
     start_response("200 OK", HEADERS)
+    return [LEGACY]
+
+
+def named(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Answer as `at_once` does, and name this process."""
+    start_response("200 OK", [*HEADERS, (WORKER, str(os.getpid()))])
     return [LEGACY]
 
 

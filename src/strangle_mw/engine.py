@@ -207,7 +207,7 @@ class Engine:
 
         upstream = forward.upstream
         if isinstance(upstream.declared, HttpxUpstream):
-            raise ForwardError("connect", "no WebSocket crosses a transport of httpx")
+            raise ForwardError("pool", "no WebSocket crosses a transport of httpx")
         request = WebSocketRequest(forward.target, forward.host(endpoint), headers, subprotocols)
         timeout = forward.action.timeout or upstream.declared.timeout
         place = upstream.endpoints[endpoint]

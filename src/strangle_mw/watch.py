@@ -7,6 +7,7 @@ a link, as Kubernetes does with a ConfigMap, and do not survive a fork.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ class FileWatch:
         """Return what identifies the file's content, None if there is no such file."""
         try:
             real = os.path.realpath(self._path)
-            found = os.stat(real)
+            found = Path(real).stat()
         except OSError:
             return None
         return real, found.st_ino, found.st_size, found.st_mtime_ns

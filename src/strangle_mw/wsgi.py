@@ -168,7 +168,7 @@ class WSGIStrangler:
     def _converse(
         self, forward: Forward, body: _Body
     ) -> tuple[BlockingAnswer | None, list[Header], FallBack | None]:
-        """Perform the effects of `core.exchange`, blocking; return the answer and its headers, or a fallback."""
+        """Perform the effects of `core.exchange`, blocking; return answer and headers, or a fallback."""
         engine, method = self.engine, forward.head.method
         policy = engine.policy(forward)
         content, length = body.read()

@@ -8,4 +8,6 @@ def pytest_addoption(parser):
         default=0,
         help="rounds of faults, in an order by chance and with rollbacks, after the one that is always run",
     )
-    parser.addoption("--chaos-seed", type=int, default=None, help="the order of an earlier run again")
+    parser.addoption(
+        "--chaos-seed", type=int, default=0, help="chance as in an earlier run, which has told this"
+    )

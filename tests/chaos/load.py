@@ -10,11 +10,13 @@ kept alive and take turns. A phase holds the requests that were begun in it and 
 
 import asyncio
 import json
+import random
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-CONNECTIONS = 48
+CONNECTIONS = 64
+"""More than are ever in use at a time, at the rates of these tests."""
 STUCK = 30.0
 """Seconds after which a wait has failed; nothing that goes well comes near."""
 
@@ -112,6 +114,7 @@ class Load:
         connections = [_Connection(self._port) for _ in range(CONNECTIONS)]
         for connection in connections:
             await connection.open()
+        for connection in random.sample(connections, CONNECTIONS):  # neighbours are with the same worker
             idle.put_nowait(connection)
         due = loop.time()
         while not self._ended.is_set():
@@ -123,7 +126,7 @@ class Load:
             self.lateness.append(loop.time() - due)
         await asyncio.gather(*tasks)
         for connection in connections:
-            connection.close()
+            await connection.aclose()
 
     async def _send(self, request, idle, phase):
         loop = asyncio.get_running_loop()
@@ -157,13 +160,19 @@ class _Connection:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *fields = head.rstrip("\r\n").split("\r\n")
         headers = {n.lower(): v.strip() for n, _, v in (f.partition(":") for f in fields)}
-        body = await reader.readexactly(int(headers["content-length"]))
+        body = await reader.readexactly(int(headers.get("content-length", "not given")))
         if headers.get("connection", "").lower() == "close":
             self.close()
         return int(line.split(" ")[1]), json.loads(body)
 
     def close(self):
         if self._streams is not None:
-            with suppress(OSError):
-                self._streams[1].close()
+            self._streams[1].close()
             self._streams = None
+
+    async def aclose(self):
+        if self._streams is not None:
+            writer = self._streams[1]
+            self.close()
+            with suppress(OSError):
+                await writer.wait_closed()

@@ -1,7 +1,6 @@
 """Run as a program: the modern service, which can be told to fail: `modern.py PORT JOURNAL`.
 
-`GET /control/MODE` sets how it answers from then on: "good", "slow" (after `SLOW` seconds) or "unavailable"
-(503). Whatever the mode, a request is carried out before anything else: an answer that is late, or says 503,
+`GET /control/MODE` sets how it answers from then on: see `MODES`. Whatever the mode, a request is carried out before anything else: an answer that is late, or says 503,
 proves nothing about what was done.
 """
 
@@ -11,8 +10,13 @@ from contextlib import suppress
 
 from service import Journal
 
-SLOW = 2.0
-STATUS = {"good": b"200 OK", "slow": b"200 OK", "unavailable": b"503 Service Unavailable"}
+# Mode -> the status, and after how many seconds: within the timeout of the table, or long after it.
+MODES = {
+    "good": (b"200 OK", 0.0),
+    "busy": (b"200 OK", 0.1),
+    "slow": (b"200 OK", 2.0),
+    "unavailable": (b"503 Service Unavailable", 0.0),
+}
 
 
 class Modern:
@@ -33,15 +37,17 @@ class Modern:
         method, path, _ = line.split(" ")
         headers = {n.lower(): v.strip() for n, _, v in (field.partition(":") for field in fields)}
         body = await reader.readexactly(int(headers.get("content-length", 0)))
+        status, seconds = b"200 OK", 0.0
         if path.startswith("/control/"):
             self._mode = path.removeprefix("/control/")
             text = b"{}"
         else:
             text = self._journal.execute(method, path, headers.get("x-user", ""), body)
-            if self._mode == "slow":
-                await asyncio.sleep(SLOW)
+            status, seconds = MODES[self._mode]
+        if seconds:
+            await asyncio.sleep(seconds)
         # One write: then a kill cuts the answer off before its first byte or not at all.
-        return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (STATUS[self._mode], len(text), text)
+        return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(text), text)
 
 
 async def main(port, journal):

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from chaos.load import CONNECTIONS
 from chaos.service import read_journal
 from servers import free_port, request, talk, wait_for
 from strangle_mw.stores import open_store
@@ -15,9 +16,10 @@ from strangle_mw.stores import open_store
 HERE = Path(__file__).parent
 SOURCES = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
 
-# A connection that a server closes just when the client sends on it would be the client's trouble.
+# A connection that a server closes just when the client sends on it would be the client's trouble. One worker
+# of gunicorn would take all connections of the load, so none may have more than a little over half of them.
 FRONTS = {
-    "gunicorn": ["gunicorn", "-k", "gthread", "-w", "2", "--threads", "4", "--keep-alive", "75", "--no-control-socket", "-b", "127.0.0.1:{port}", "chaos.strangled:wsgi"],
+    "gunicorn": ["gunicorn", "-k", "gthread", "-w", "2", "--threads", "4", "--keep-alive", "75", "--worker-connections", str(CONNECTIONS // 2 + 4), "--no-control-socket", "-b", "127.0.0.1:{port}", "chaos.strangled:wsgi"],
     "uvicorn": ["uvicorn", "--loop", "asyncio", "--timeout-keep-alive", "75", "--log-level", "warning", "--port", "{port}", "chaos.strangled:asgi"],
 }  # fmt: skip
 WORKERS = {"gunicorn": 2, "uvicorn": 1}

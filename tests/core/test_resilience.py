@@ -246,14 +246,6 @@ def test_health_tells_a_change_once():
     assert [at for at, c in enumerate(told) if c] == [1, 5, 8]
 
 
-def test_the_next_probe_is_due_an_interval_after_the_end_of_the_last():
-    health = EndpointHealth()
-    assert health.due(0.0, 5.0)
-    health.probed(True, 10.0)
-    assert [health.due(t, 5.0) for t in (10.0, 14.9, 15.0)] == [False, False, True]
-    assert health.next_probe(5.0) == 15.0
-
-
 # FallbackBudget
 
 

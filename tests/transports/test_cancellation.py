@@ -229,7 +229,7 @@ class Run:
             pool_timeout=PATIENCE,
             tls=Tls(ca=self.ca if self.scenario.tls else ""),
         )
-        self.app: Any = strangle(legacy, [Route("/m/*", to=declared)])
+        self.app: Any = strangle(legacy, [Route("/m/*", to=declared, fallback="off")])
         (compiled,) = self.app.engine.snapshot.upstreams.values()
         self.pool: Any = self.app.engine.async_pools(compiled, asyncio.get_running_loop())[0]
         async with asyncio.timeout(PATIENCE):

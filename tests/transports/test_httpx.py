@@ -69,7 +69,7 @@ def legacy_wsgi(environ: Any, start_response: Any) -> list[bytes]:
 def ask_asgi(
     given: Upstream, target: str, method: str, headers: list[tuple[str, str]], body: bytes
 ) -> Answered:
-    app: Any = strangle(legacy_asgi, [Route("/m/*", to=given)])
+    app: Any = strangle(legacy_asgi, [Route("/m/*", to=given, fallback="off")])
     path, _, query = target.partition("?")
     fields = [(b"host", b"h.example"), *((n.encode(), v.encode()) for n, v in headers)]
     if body:
@@ -117,7 +117,7 @@ def ask_asgi(
 def ask_wsgi(
     given: Upstream, target: str, method: str, headers: list[tuple[str, str]], body: bytes
 ) -> Answered:
-    app: Any = strangle(legacy_wsgi, [Route("/m/*", to=given)])
+    app: Any = strangle(legacy_wsgi, [Route("/m/*", to=given, fallback="off")])
     path, _, query = target.partition("?")
     environ = {
         "REQUEST_METHOD": method,
@@ -683,9 +683,14 @@ def test_settings_and_names_hold_as_for_other_upstreams() -> None:
     assert refused(lambda: strangle(legacy_wsgi, [wrong])) == [(f"{TO}.timeout", "upstream-range")]
 
 
-def test_a_websocket_is_refused() -> None:
+@pytest.mark.parametrize("fallback", ["off", "connect"])
+def test_no_websocket_crosses(fallback: Any) -> None:
+    async def legacy(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.close", "code": 4000, "reason": scope["strangle.fallback"]})
+
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200))
-    app: Any = strangle(legacy_asgi, [Route("/m/*", to=HttpxUpstream(transport))])
+    app: Any = strangle(legacy, [Route("/m/*", to=HttpxUpstream(transport), fallback=fallback)])
     got: list[Any] = []
 
     async def run() -> None:
@@ -710,5 +715,8 @@ def test_a_websocket_is_refused() -> None:
         await app(scope, receive, told)
 
     asyncio.run(run())
-    assert got[0]["type"] == "websocket.http.response.start"
-    assert got[0]["status"] == 502
+    if fallback == "connect":
+        assert got == [{"type": "websocket.close", "code": 4000, "reason": "unsupported"}]
+    else:
+        assert got[0]["type"] == "websocket.http.response.start"
+        assert got[0]["status"] == 502

@@ -84,7 +84,7 @@ def is_listable(entry: str) -> bool:
 def reason_of(error: ForwardError) -> str:
     """Name why there was no answer, from a closed set (promise P17)."""
     if error.stage == "pool":
-        return "bulkhead"
+        return "bulkhead" if error.status == 503 else "unsupported"  # noqa: PLR2004 - RFC 9110 section 15.6.4
     if error.status == 504:  # noqa: PLR2004 - RFC 9110 section 15.6.5
         return "connect-timeout" if error.stage == "connect" else "timeout"
     return "connect" if error.stage == "connect" else "reset"
@@ -92,7 +92,7 @@ def reason_of(error: ForwardError) -> str:
 
 REASONS = frozenset(
     (
-        *("bulkhead", "breaker", "connect", "connect-timeout", "reset", "timeout"),
+        *("bulkhead", "breaker", "unsupported", "connect", "connect-timeout", "reset", "timeout"),
         *(f"status-{s}" for s in sorted(_SERVER_ERRORS | _NOT_BUILT)),
     )
 )

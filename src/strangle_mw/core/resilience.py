@@ -261,7 +261,7 @@ class EndpointHealth:
     was, at first `unknown`, which is used like a healthy one: a process that has just started serves at once.
     """
 
-    __slots__ = ("_fall", "_probed", "_rise", "_row", "_was_good", "last_good", "state")
+    __slots__ = ("_fall", "_rise", "_row", "_was_good", "last_good", "state")
 
     def __init__(self, fall: int = 2, rise: int = 1) -> None:
         self.state: HealthState = "unknown"
@@ -269,7 +269,6 @@ class EndpointHealth:
         """When the last good probe ended."""
         self._fall = fall
         self._rise = rise
-        self._probed: float | None = None
         self._was_good = False
         self._row = 0
 
@@ -282,7 +281,6 @@ class EndpointHealth:
         """Note the end of one probe; return the new state if that changed it."""
         self._row = self._row + 1 if ok is self._was_good else 1
         self._was_good = ok
-        self._probed = now
         if ok:
             self.last_good = now
         state: HealthState = "healthy" if ok else "unhealthy"
@@ -290,14 +288,6 @@ class EndpointHealth:
             return None
         self.state = state
         return state
-
-    def next_probe(self, interval: float) -> float:
-        """Return when the next probe is due: `interval` seconds after the end of the last one."""
-        return float("-inf") if self._probed is None else self._probed + interval
-
-    def due(self, now: float, interval: float) -> bool:
-        """Return whether the next probe is due."""
-        return now >= self.next_probe(interval)
 
 
 class FallbackBudget:

@@ -30,10 +30,10 @@ MODERN_STAGES: Final = frozenset((Stage.CANARY, Stage.MODERN, Stage.RETIRED))
 class Staging:
     """What one route says of its stages, compiled.
 
-    `dial` is the declared stage and weight; `salt` that of the sticky hash (the route's group); `sources` name
-    the key and `mark` what chose the side, `anonymous` both where nothing names the user; `policies` are
-    the fallback of each stage that has one, over at `until` (unix seconds); `sample` the share of requests
-    that stage `shadow` copies, in basis points.
+    `dial` is the declared stage and weight; `salt` that of the sticky hash (the route's group); `sources`
+    name the key and `mark` what chose the side, `anonymous` and `anonymous_mark` where nothing names the
+    user; `policies` are the fallback of each stage that has one, over at `until` (unix seconds); `sample`
+    the share of requests that stage `shadow` copies, in basis points.
     """
 
     dial: Dial
@@ -66,9 +66,7 @@ class Crowd:
 _LEGACY_SIDE, _MODERN_SIDE = (False, None), (True, None)
 
 
-def choose_side(
-    staging: Staging, dial: Dial, head: RequestHead, crowd: Crowd
-) -> tuple[bool, Mark | None]:
+def choose_side(staging: Staging, dial: Dial, head: RequestHead, crowd: Crowd) -> tuple[bool, Mark | None]:
     """Choose the side of one request: whether it is the modern one, and what marks a canaried answer.
 
     The client's address plays no part.

@@ -1,7 +1,7 @@
 """How many exchanges one upstream may have at a time, and how the next one waits for its turn.
 
-Shared by all endpoints of an upstream (design section 4.2 rule 1). Who is next is decided by `Places`; here is
-the waiting, by a future or a lock, and asyncio is imported by the waiting of its own kind alone. No sockets.
+Shared by all endpoints of an upstream (design section 4.2 rule 1). `Places` decides who is next; here is the
+waiting, by a future or a lock, and asyncio is imported by the waiting of its own kind alone. No sockets here.
 """
 
 from __future__ import annotations
