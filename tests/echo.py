@@ -14,8 +14,8 @@ class Echo:
     Some paths, wherever they stand at the end of the target, answer otherwise: see `_special`.
     """
 
-    def __init__(self):
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port=0):
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
         self.requests = 0

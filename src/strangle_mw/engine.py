@@ -85,6 +85,7 @@ class Engine:
         self.probers = Probers(
             _make_probe, self.states.upstream, lambda: bool(self.live.waiting), self.live.refresh
         )
+        self.live.hurry = self.probers.hurry
         self._shared = (self.settings.store or MEMORY) != MEMORY
         if self._shared:
             self.follower.read()  # before the first request: the kill switch may be on

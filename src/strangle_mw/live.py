@@ -49,7 +49,8 @@ class Live:
 
     `retired` names the routes whose old code must not run, `problems` says which overrides do not act,
     `waiting` which routes wait for a good health answer, `reload_error` why the file is not the table in
-    force. Raises `ConfigError` if the first table cannot be used.
+    force; `hurry` is called when a route begins to wait. Raises `ConfigError` if the first table cannot be
+    used.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Live:
         self.problems: tuple[Problem, ...] = ()
         self.waiting: frozenset[str] = frozenset()
         self.retired: frozenset[str] = frozenset()
+        self.hurry: Callable[[], None] = lambda: None
         self.reload_error = ""
         self.switched_off = _switched_off()
         self.watch = FileWatch(source) if isinstance(source, str | os.PathLike) else None
@@ -98,6 +100,8 @@ class Live:
         with self._lock:
             routes = {r.name: r for r in self.table.table.routes}
             applied = apply_overrides(self.table.table, self.overrides)
+            made = {(name, override.at) for name, override in self.overrides.routes.items()}
+            self._since = {key: since for key, since in self._since.items() if key in made}
             waiting = frozenset(n for n, dial in applied.dials.items() if self._waits(routes[n], dial))
             fresh = waiting - self.waiting
             self.problems, self.waiting = applied.problems, waiting
@@ -112,6 +116,8 @@ class Live:
             if self.switched_off or self.overrides.kill is not None:
                 dials = dict.fromkeys(routes, _OFF)
             self._install(dataclasses.replace(self.table, dials=dials))
+        if fresh:
+            self.hurry()
         for route in fresh:
             self._states.tell("override-waiting", "waits for a good health answer of its upstream", route)
 

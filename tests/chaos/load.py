@@ -114,6 +114,10 @@ class Load:
         connections = [_Connection(self._port) for _ in range(CONNECTIONS)]
         for connection in connections:
             await connection.open()
+        # Gunicorn keeps a thread waiting for the first request of each connection.
+        await asyncio.gather(
+            *(connection.ask(Request("", "GET", "/ready", "")) for connection in connections)
+        )
         for connection in random.sample(connections, CONNECTIONS):  # neighbours are with the same worker
             idle.put_nowait(connection)
         due = loop.time()
