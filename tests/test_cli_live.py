@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask
 from load import ask, until
-from servers import serve
-from stores.redis_servers import RedisServer
 
 from echo import Echo
+from servers import serve
+from stores.redis_servers import RedisServer
 from strangle_mw import Pin
 from strangle_mw.cli import main
 from strangle_mw.cli_status import event_lines, moment, status_lines, step_lines
@@ -143,6 +143,7 @@ def test_who_is_the_login_by_default(run):
         (["set", "/m/*", "weight=0.001"], "'0.001' is no weight"),
         (["set", "/m/*", "weight=nan"], "'nan' is no weight"),
         (["set", "/m/*", "weight=inf"], "'inf' is no weight"),
+        (["set", "/m/*", "weight=1e999999999999999999"], "is no weight"),
         (["set", "/m/*", "weight=five"], "'five' is no weight"),
         (["promote", "GET /m/leads", "--weight", "x"], "'x' is no weight"),
         (["rollback"], "name routes, or give --all"),
@@ -166,7 +167,7 @@ def test_wrong_use_exits_with_2_and_changes_nothing(run, store, arguments, says)
         (["set", "GET /m/lead", "stage=modern"], "strangle.toml has no route 'GET /m/lead'; did you mean 'GET /m/leads'?"),
         (["set", "GET /m/leads", "stage=canary"], "stage 'canary' needs a weight, and GET /m/leads has none: add weight=5, say"),
         (["set", "GET /m/leads", "weight=5"], "a weight acts in stage 'canary', and GET /m/leads is 'legacy': add stage=canary"),
-        (["promote", "/m/fixed"], "/m/fixed has no modern side: the table says to = 'legacy'"),
+        (["promote", "/m/fixed"], '/m/fixed has no modern side: the table says to = "legacy"'),
         (["rollback", "/m/*", "--to-file"], "/m/* has no override: the table's own stage is in force"),
         (["rollback", "/x"], "strangle.toml has no route '/x'; `strangle status --all` lists them"),
         (["pin", "modern"], 'the table has no pin: add pin = { secret = "..." } under [strangle]'),
@@ -196,7 +197,9 @@ def test_where_the_store_is_from(run, folder):
     (folder / "strangle.toml").write_text(TABLE.format(port=1).replace("store =", "# store ="))
     for result in (run("status"), run("kill"), run("events")):
         assert (result.exit_code, result.stdout) == (1, "")
-        assert "give --store URL, set STRANGLE_STORE, or name one as `store` under [strangle]" in result.stderr
+        assert (
+            "give --store URL, set STRANGLE_STORE, or name one as `store` under [strangle]" in result.stderr
+        )
 
 
 def test_without_a_file_the_workers_table_counts(run, folder, store):
@@ -264,7 +267,7 @@ def test_signed_overrides(run):
     result = run("set", "GET /m/leads", "stage=modern")
     assert (result.exit_code, result.stderr) == (
         1,
-        "error the stored overrides are signed: set STRANGLE_STORE_KEY to the workers' key\n",
+        "error the overrides in the store are signed: set STRANGLE_STORE_KEY to the workers' key\n",
     )
     assert "shadow" in run("status").stdout  # looking is free
     assert run("set", "GET /m/leads", "stage=modern", **key).exit_code == 0
@@ -433,6 +436,7 @@ def counted(*parts):
     return "\t".join(map(str, parts))
 
 
+SEVENTH = Overrides(7)
 COUNTS = {
     counted("/split", "canary", 500, "modern", "2xx"): 49,
     counted("/split", "canary", 500, "modern", "5xx"): 2,
@@ -454,12 +458,10 @@ def worker(name, ago=1.0, **said):
     return read_worker(name, {"seen": NOW - ago, "table": "abc", "overrides": 7, **said})
 
 
-def status(overrides=Overrides(7), counts=COUNTS, workers=(), events=EVENTS, routes=ROUTES, held=None):
+def status(overrides=SEVENTH, counts=COUNTS, workers=(), events=EVENTS, routes=ROUTES):
     known = Known("abc", "strangle.toml", load(routes).table)
     found, strays = judge(known, overrides, counts, workers)
-    return Status(
-        NOW, "sqlite:///live.db", known, held or Held(overrides), found, strays, tuple(workers), events
-    )
+    return Status(NOW, "sqlite:///live.db", known, Held(overrides), found, strays, tuple(workers), events)
 
 
 def text(*args, everything=False, **more):
@@ -473,7 +475,9 @@ def override(stage, points=None, declared=None, why=""):
 
 def test_status_of_a_quiet_day():
     workers = [worker("h:1:a", 0.2), worker("h:2:b", 2.4, upstreams={"m": [{}, {}]})]
-    assert text(workers=workers) == """\
+    assert (
+        text(workers=workers)
+        == """\
 store sqlite:///live.db, overrides 7
 table abc (strangle.toml)
 
@@ -491,6 +495,7 @@ workers: 2
 last events
   2025-11-24 15:59:00 +0000  override      /old: legacy -> canary 10 %: try it (by ann)
   2025-11-24 15:59:30 +0000  breaker-open  upstream 'm', endpoint 2 of 2 (worker h:1:a)"""
+    )
 
 
 def test_status_in_trouble():
@@ -508,7 +513,9 @@ def test_status_in_trouble():
         worker("h:3:c", table="xyz", problems=["the file is not in force: 1 problem"]),
         read_worker("h:4:d", {"seen": "x"}),
     ]
-    assert text(Overrides(7, None, changes), {}, workers, ()) == """\
+    assert (
+        text(Overrides(7, None, changes), {}, workers, ())
+        == """\
 STRANGLE_ALL=legacy in 1 of 4 workers: every route is legacy there
 store sqlite:///live.db, overrides 7
 table abc (strangle.toml)
@@ -539,12 +546,15 @@ workers: 4
     the file is not in force: 1 problem
   h:4:d  table ?    overrides none  behind
     what it says of itself cannot be read: is it of another version?"""
+    )
 
 
 def test_status_killed():
     killed = Overrides(7, Kill("ann", NOW, "fire"), {})
     counts = {**COUNTS, counted("/split", "legacy", 0, "legacy", "passed"): 5}
-    assert text(killed, counts, (), ()) == """\
+    assert (
+        text(killed, counts, (), ())
+        == """\
 THE KILL SWITCH IS ON: every route is legacy (by ann, 2025-11-24 16:00:00 +0000: fire)
 store sqlite:///live.db, overrides 7
 table abc (strangle.toml)
@@ -557,6 +567,7 @@ ROUTE    STAGE                        MODERN  LEGACY
 /fixed   legacy
 
 workers: none is known to this store (each is from its first request on)"""
+    )
 
 
 def test_of_many_routes_those_are_shown_that_there_is_something_to_say_of():
@@ -578,7 +589,9 @@ def test_nobody_has_this_table():
 
 
 def test_the_whole_as_data():
-    found = status(Overrides(7, Kill("ann", NOW, "fire"), {"/old": override("canary", 1000)}), COUNTS, [worker("w")])
+    found = status(
+        Overrides(7, Kill("ann", NOW, "fire"), {"/old": override("canary", 1000)}), COUNTS, [worker("w")]
+    )
     data = json.loads(json.dumps(found.as_dict()))
     assert data["kill"] == {"by": "ann", "at": NOW, "why": "fire"}
     split = data["routes"][1]
@@ -620,9 +633,7 @@ def test_what_a_step_changes(before, after, more, says):
 @pytest.fixture
 def flask_app(folder):
     app = Flask("shop", root_path=str(folder))
-    app.config.update(
-        STRANGLE_ROUTES="strangle.toml", STRANGLE_PIN=Pin(secret="a secret of some length")
-    )
+    app.config.update(STRANGLE_ROUTES="strangle.toml", STRANGLE_PIN=Pin(secret="a secret of some length"))
     Strangle(app)
     yield app
     app.extensions["strangle"].close()

@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from strangle_mw.core.fallback import REASONS
+from strangle_mw.core.sticky import bucket
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
@@ -44,7 +47,11 @@ def load(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and Flask look their module up
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(FOLDER))  # as for a script that is run
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER))
     return module
 
 
@@ -73,7 +80,7 @@ def test_once_exits_with_0_and_says_nothing_on_stderr(replay: subprocess.Complet
 
 
 def test_each_step_names_who_answered(replay: subprocess.CompletedProcess[str]) -> None:
-    parts = re.split(r"^Step \d ", replay.stdout, flags=re.MULTILINE)
+    parts = steps(replay)
     row = re.compile(r"^  \u2713 GET (\S+) +(\S+) +200 +[\d.]+ ms$", re.MULTILINE)
     old, leads, marketing = "monolith", "leads-service", "marketing-service"
     assert [row.findall(part) for part in parts] == [
@@ -83,7 +90,12 @@ def test_each_step_names_who_answered(replay: subprocess.CompletedProcess[str]) 
         list(zip(ENDPOINTS, [leads, marketing, old], strict=True)),
         list(zip(ENDPOINTS, [leads, old, old], strict=True)),
         list(zip(ENDPOINTS, [old, old, old], strict=True)),
+        *([], [], []),  # these ask as many users
     ]
+
+
+def steps(replay: subprocess.CompletedProcess[str]) -> list[str]:
+    return re.split(r"^Step \d ", replay.stdout, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("what", ["log in", "POST", "upload", "streamed"])
@@ -91,6 +103,81 @@ def test_the_rest_works_through_the_strangled_app(
     replay: subprocess.CompletedProcess[str], what: str
 ) -> None:
     assert re.search(rf"^  \u2713 {what}.* 20[01] +[\d.]+ ms$", replay.stdout, re.MULTILINE), replay.stdout
+
+
+def test_each_table_is_followed_by_all_workers(replay: subprocess.CompletedProcess[str]) -> None:
+    told = [
+        re.findall(r"^    (\d) workers follow the new table after [\d.]+ s$", part, re.MULTILINE)
+        for part in steps(replay)
+    ]
+    assert told == [[], [], *[["2"]] * 5, [], []]
+
+
+def promises(part: str) -> dict[str, str]:
+    """Return what was promised in one step, and what was seen."""
+    return dict(re.findall(r"^  \u2713 (.*?\S) {2,}(.+)$", part, re.MULTILINE))
+
+
+def users_below(points: int) -> int:
+    """Count the demo's users on the modern side at a weight, as docs/sticky.md has it."""
+    return sum(bucket("leads", f"u{number}") < points for number in range(1, 201))
+
+
+def test_a_canary_is_the_same_users_each_time_and_a_higher_weight_adds_some(
+    replay: subprocess.CompletedProcess[str],
+) -> None:
+    part = steps(replay)[6]
+    few, more = users_below(500), users_below(2500)
+    assert 0 < few < more
+    assert promises(part) == {
+        "200 users, asked twice": f"{few} on leads-service, {200 - few} on monolith",
+        "the same side both times": "200 of 200",
+        "200 users, asked again": f"{more} on leads-service, {200 - more} on monolith",
+        "back on the old code": f"0 of {few}",
+    }
+    assert "$ strangle set leads weight=25 --by demo" in part
+    assert "leads: canary 5 % -> canary 25 % (by demo: nobody has complained)\n" in part
+    assert "      2 of 2 workers follow\n" in part
+
+
+def test_no_request_fails_when_the_service_is_killed(replay: subprocess.CompletedProcess[str]) -> None:
+    part = steps(replay)[7]
+    (asked, failed), counted = promises(part).items()
+    assert (failed, counted) == ("0 failed", ("counted by the workers", "the same"))
+    assert re.findall(r"^ {6}[\d.]+ s  leads-service (is \w+|answers)", part, re.MULTILINE) == [
+        "is killed",
+        "is up",
+        "answers",
+    ]
+    rows = re.findall(r"^ +(\d+) by (.*?)(?:: (.+))?$", part, re.MULTILINE)
+    assert [who for _, who, _ in rows] == [
+        "leads-service",
+        "the monolith, for users who have not moved",
+        "the monolith instead of leads-service",
+    ]
+    modern, own, instead = (int(number) for number, *_ in rows)
+    assert modern >= 50
+    assert own > 0
+    assert instead > 0
+    assert f"{modern + own + instead} requests meanwhile" == asked
+    reasons = {name: int(number) for name, number in re.findall(r"([\w-]+) (\d+)", rows[-1][2])}
+    assert sum(reasons.values()) == instead
+    assert {"connect", "breaker"} <= reasons.keys() <= REASONS
+
+
+def test_a_rollback_by_hand_reaches_all_workers(replay: subprocess.CompletedProcess[str]) -> None:
+    part = steps(replay)[8]
+    (_, failed), (after, late) = promises(part).items()
+    assert (failed, late) == ("0 failed", "0 by leads-service")
+    assert int(after.removesuffix(" after the command")) >= 100
+    command, _, status = part.partition("$ strangle rollback leads --by demo")[2].partition(
+        "$ strangle status\n"
+    )
+    assert "leads: modern -> legacy (by demo: something looks odd)\n      2 of 2 workers follow\n" in command
+    assert re.search(r"[\d.]+ s after the change was stored", command)
+    assert re.search(r"^ +leads +legacy .*\n +set by demo, .*: something looks odd$", status, re.MULTILINE)
+    assert "workers: 2\n" in status
+    assert re.search(r"rollback +leads: modern -> legacy", status)
 
 
 def test_no_colours_and_no_crosses_in_a_pipe(replay: subprocess.CompletedProcess[str]) -> None:
@@ -113,6 +200,14 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     assert f"port {port}" in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_replay_has_no_step_to_begin_with() -> None:
+    done = subprocess.run(
+        [*COMMAND, "--from=10"], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 2
+    assert "invalid choice: 10" in done.stderr
 
 
 @pytest.mark.parametrize("port", ["65536", "-1", "http", "\u0663"])
@@ -213,7 +308,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
-    with running(tmp_path) as demo:
+    with running(tmp_path, "--from=9") as demo:
         children = demo.started()
         address = demo.read_until(r"Open (http://\S+)/ ")[1]
         demo.read_until("Ctrl-C")
@@ -223,11 +318,37 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
             "marketing-service",
             "monolith",
         ]
+        roll_back_by_hand("".join(demo.lines))
+        assert fetch(address + ENDPOINTS[0])["server"] == "monolith"
+        # The demo, three servers, and the workers: the monolith has two.
+        assert len(processes_of(tmp_path)) == 8
         demo.process.send_signal(signal.SIGINT)
         assert demo.rest() == STOPPED
     assert demo.process.returncode == 130
     assert len(pids) == 6
     assert [pid for pid in pids if alive(pid)] == []
+    assert processes_of(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def roll_back_by_hand(told: str) -> None:
+    """Type the two lines that the demo tells its visitors."""
+    folder, command = re.findall(r"^    (cd .+|\S+ rollback leads) *?(?: {2}.*)?$", told, re.MULTILINE)
+    done = subprocess.run(
+        f"{folder} && {command}", shell=True, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "leads: modern -> legacy" in done.stdout
+    assert "2 of 2 workers follow" in done.stdout
+
+
+def test_ctrl_c_after_the_kill_leaves_nobody(tmp_path: Path) -> None:
+    with running(tmp_path, "--from=7") as demo:
+        demo.read_until("leads-service is killed")
+        demo.process.send_signal(signal.SIGINT)
+        assert demo.rest() == STOPPED
+    assert demo.process.returncode == 130
+    assert processes_of(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -300,8 +421,85 @@ def test_a_step_that_shows_something_else_is_remembered(capsys: pytest.CaptureFi
     assert capsys.readouterr().out.count("\033[31;1mNO\033[0m") == 2
 
 
+def test_a_promise_that_is_not_kept_is_remembered(capsys: pytest.CaptureFixture[str]) -> None:
+    demo = load("demo")
+    screen = demo.Screen(colours=False, marks=("ok", "NO"))
+    screen.head("Step 7")
+    screen.promise("9 requests", "1 failed", kept=False)
+    screen.promise("9 requests", "0 failed", kept=True)
+    assert screen.differences == ["Step 7 | 9 requests: 1 failed"]
+    assert re.findall("NO|ok", capsys.readouterr().out) == ["NO", "ok"]
+
+
+@pytest.fixture
+def mover() -> Any:
+    """Return what moves leads, with a screen and no servers."""
+    demo = load("demo")
+    screen = demo.Screen(colours=False, marks=("ok", "NO"))
+    return demo.Mover(demo.Demo(None, screen, FOLDER / "strangle.toml", None, {}))
+
+
+def seen(server: str = "leads-service", *, fallback: str = "", problem: str = "", began: float = 1.0) -> Any:
+    return load("demo").Visit("u1", began, server, fallback, problem)
+
+
+def test_a_failed_request_is_told(mover: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    traffic = load("demo").Traffic(0, "/")
+    traffic.visits += [seen(), seen("nobody", problem="status 502"), seen("nobody", problem="status 502")]
+    mover.tell(traffic)
+    assert mover.demo.screen.differences == [" | 3 requests meanwhile: 2 failed"]
+    assert "2 times status 502\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("now", "kept"),
+    [
+        ({"modern": 1, "legacy": 2, "fallbacks": {"breaker": 1}}, True),
+        ({"modern": 2, "legacy": 1, "fallbacks": {"breaker": 1}}, False),
+        ({"modern": 1, "legacy": 2, "fallbacks": {"connect": 1}}, False),
+    ],
+)
+def test_what_the_workers_count_is_compared(
+    mover: Any, monkeypatch: pytest.MonkeyPatch, now: dict[str, Any], *, kept: bool
+) -> None:
+    monkeypatch.setattr(type(mover), "status", lambda self, settled: {"now": now})
+    mover.tell_who_answered([seen(), seen("monolith"), seen("monolith", fallback="breaker")])
+    assert (mover.demo.screen.differences == []) is kept
+
+
+@pytest.mark.parametrize(
+    ("sides", "kept"),
+    [
+        ({"u1": "leads-service", "u2": "monolith"}, True),
+        ({"u1": "monolith", "u2": "monolith"}, False),
+        ({"u1": "leads-service", "u2": "leads-service"}, False),
+        ({"u1": "leads-service", "u2": "monolith", "u3": "status 502"}, False),
+    ],
+)
+def test_a_canary_has_users_on_both_sides(mover: Any, sides: dict[str, str], *, kept: bool) -> None:
+    assert mover.tell_sides("asked", sides) == [u for u, side in sides.items() if side == "leads-service"]
+    assert (mover.demo.screen.differences == []) is kept
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "well"),
+    [("nnn", True), ("nn", False), ("nnf", False), ("fnnn", True), ("fnn", False)],
+)
+def test_a_service_has_recovered_when_it_answers_all(fallbacks: str, *, well: bool) -> None:
+    visits = [seen(fallback="breaker" if one == "f" else "") for one in fallbacks]
+    assert load("demo").recovered(visits, 3) is well
+
+
+def test_users_who_have_moved() -> None:
+    instead = seen("monolith", fallback="connect", began=2.0)
+    early, late, own = seen(began=1.0), seen(began=3.0), seen("monolith", began=3.0)
+    moved = load("demo").moved
+    assert moved([early, instead, own, late]) == [early, instead, late]
+    assert moved([early, instead, own, late], since=1.0) == [instead, late]
+
+
 def test_only_the_first_signal_is_raised() -> None:
-    signals = load("demo").Signals()
+    signals = load("demo_servers").Signals()
     with pytest.raises(SystemExit) as raised:
         signals.receive(signal.SIGTERM, None)
     assert raised.value.code == 128 + signal.SIGTERM
@@ -309,7 +507,7 @@ def test_only_the_first_signal_is_raised() -> None:
 
 
 def test_a_signal_waits_until_the_child_is_noted_down() -> None:
-    signals = load("demo").Signals()
+    signals = load("demo_servers").Signals()
     noted = []
 
     def start() -> None:
@@ -403,10 +601,31 @@ def test_only_the_new_code_filters(apps: dict[str, Flask], server: str, query: s
     assert [value for key, value in body.items() if key.startswith("number")] == [number]
 
 
+def test_the_monolith_says_for_whom_it_answers(monolith: FlaskClient) -> None:
+    answers = [
+        monolith.get("/v1/getSalesLeads", environ_overrides=environ).get_json()
+        for environ in ({}, {"strangle.fallback": "breaker"})
+    ]
+    assert [answer.get("fallback") for answer in answers] == [None, "breaker"]
+
+
+@pytest.mark.parametrize("pause", ["", "0", "-1", "nan", "x", "0.001"])
+def test_a_pause_changes_nothing_but_the_time(apps: dict[str, Flask], pause: str) -> None:
+    answer = apps["leads-service"].test_client().get(f"/v1/getSalesLeads?pause={pause}")
+    assert answer.get_json()["numberLeads"] == 5
+
+
 @pytest.mark.parametrize("server", ["monolith", "leads-service", "marketing-service"])
 def test_healthz_tells_the_worker(apps: dict[str, Flask], server: str) -> None:
     body = apps[server].test_client().get("/healthz").get_json()
     assert body.items() >= {"status": "ok", "pid": os.getpid(), "server": server}.items()
+
+
+def test_healthz_tells_the_table(apps: dict[str, Flask]) -> None:
+    app = apps["monolith"]
+    assert (
+        app.test_client().get("/healthz").get_json()["table"] == app.extensions["strangle"].snapshot.revision
+    )
 
 
 @pytest.mark.parametrize(
@@ -452,6 +671,16 @@ def test_notes_by_json_and_by_form(monolith: FlaskClient) -> None:
     assert "&lt;b&gt;write&lt;/b&gt;" in monolith.get("/").text
     latest = monolith.get("/v1/leadNotes").get_json()["leadNotes"]
     assert [note["lead"] for note in latest[:2]] == ["Rosa", "Mei"]
+
+
+def test_workers_share_their_notes(tmp_path: Path) -> None:
+    notes = load("monolith").Notes
+    one, other, alone = (notes(file) for file in (tmp_path / "notes.db", tmp_path / "notes.db", ":memory:"))
+    first = one.add("Mei", "call", "ada")
+    second = other.add("Rosa", "write", "bob")
+    assert one.latest() == other.latest() == [second, first]
+    assert one.latest(1) == [second]
+    assert alone.latest() == []
 
 
 @pytest.mark.parametrize(

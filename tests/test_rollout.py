@@ -10,7 +10,14 @@ from strangle_mw import Route
 from strangle_mw.config import load
 from strangle_mw.core.dials import Dial
 from strangle_mw.core.model import Stage
-from strangle_mw.core.overrides import Kill, Override, Overrides, encode_overrides, parse_overrides
+from strangle_mw.core.overrides import (
+    MAX_REVISION,
+    Kill,
+    Override,
+    Overrides,
+    encode_overrides,
+    parse_overrides,
+)
 from strangle_mw.engine import Engine
 from strangle_mw.follower import LIFE, describe_table
 from strangle_mw.reach import FileTarget, Known, RolloutError, dial_words, read_table, read_worker
@@ -320,6 +327,14 @@ def test_what_ends_an_incident_replaces_a_document_of_no_use(rollout, store, raw
     assert {n for n, o in found.routes.items() if o.stage is Stage.LEGACY} == (
         set() if operation == "kill" else {"/split", "/new", "/gone"}
     )
+
+
+def test_no_revision_is_left(rollout, store):
+    store.edit(lambda _: document(MAX_REVISION))
+    with pytest.raises(RolloutError, match="nothing was changed: .*; `strangle kill` makes"):
+        rollout.set("/old", Stage.MODERN, None, ANN)
+    with pytest.raises(RolloutError, match="nothing was changed: .*; a restart with STRANGLE_ALL=legacy"):
+        rollout.kill(ANN)
 
 
 def test_rollback_of_all_to_the_table_replaces_it_with_an_empty_one(rollout, store):

@@ -1,7 +1,8 @@
 """Replay how a Flask monolith is strangled, one endpoint at a time, and rolled back again.
 
-Starts the monolith and two modern services as processes of their own, changes the table of routes step
-by step and asks all three endpoints after each: who answered, with which status, in how many milliseconds?
+Starts the monolith and two modern services as processes of their own and changes the table of routes step
+by step: who answered, with which status, in how many milliseconds? Then one route is moved by the command
+`strangle`, for some users first; its service is killed while they go on asking; and it is rolled back.
 
     python examples/flask_app/demo.py --once
 """
@@ -17,29 +18,32 @@ import os
 import secrets
 import shlex
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from urllib.parse import quote, urlencode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import FrameType
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
-HERE = Path(__file__).resolve().parent
-HOST = "127.0.0.1"
-PATIENCE = 30.0
-"""Seconds a server may take to start, to reload or to answer."""
+    from examples.flask_app.demo_servers import STRANGLE, Child, Children, DemoError, Signals, listen
+    from examples.flask_app.demo_users import HOST, PATIENCE, USERS, Answer, Traffic, Visit, ask, ask_for_all
+else:  # a folder of scripts is no package when one of them is run
+    from demo_servers import STRANGLE, Child, Children, DemoError, Signals, listen
+    from demo_users import HOST, PATIENCE, USERS, Answer, Traffic, Visit, ask, ask_for_all
+
 TRIES = 5
 """How often each endpoint is asked in each step."""
+WORKERS = 2
+"""Processes of the monolith: what changes while they run has to reach each of them."""
 
 # --- what is replayed -------------------------------------------------------------------------------
 
@@ -58,6 +62,7 @@ class Step:
 
     title: str
     stages: Mapping[str, str]
+    shows: Literal["who answers", "users", "kill", "rollback"] = "who answers"
 
     def expected(self, service: str) -> str:
         return SERVERS[service] if self.stages.get(service) == "modern" else "monolith"
@@ -69,18 +74,36 @@ STEPS = (
     Step("marketing forwarded: a second route", {"leads": "modern", "marketing": "modern"}),
     Step('marketing rolled back: stage = "legacy"', {"leads": "modern", "marketing": "legacy"}),
     Step('leads rolled back: stage = "legacy"', {"leads": "legacy", "marketing": "legacy"}),
+    Step('leads for 5 % of the users: stage = "canary"', {"leads": "canary"}, "users"),
+    Step("leads-service is killed in mid-traffic", {"leads": "canary"}, "kill"),
+    Step("leads for everybody, and rolled back in mid-traffic", {"leads": "canary"}, "rollback"),
 )
 AFTERWARDS = Step("leads and marketing forwarded", {"leads": "modern", "marketing": "modern"})
 
+CANARY = """\
+weight = 5                              # percent of the users
+sticky = ["header:X-User", "cookie"]    # who is one: a header says so, else a cookie of the library's own
+"""
 
-def table_text(stages: Mapping[str, str], ports: Mapping[str, int]) -> str:
+
+def store_of(table: Path) -> str:
+    """Say where the live changes of the running demo are kept."""
+    return f"sqlite:///{quote(str(table.with_name('live.db')))}"
+
+
+def table_text(stages: Mapping[str, str], ports: Mapping[str, int], store: str = "") -> str:
     """Write the table of routes for one step, as a person would."""
-    upstreams = [f'[upstreams.{name}]\nurl = "http://{HOST}:{ports[name]}"\n' for name in stages]
+    settings = [f'[strangle]\nstore = "{store}"\n'] if store else []
+    upstreams = [
+        f'[upstreams.{name}]\nurl = "http://{HOST}:{ports[name]}"\nbreaker = {{ open = 1.0 }}\n'
+        for name in stages
+    ]
     routes = [
-        f'[[routes]]\npath = "{PATHS[name]}"\nmethods = ["GET"]\nto = "{name}"\nstage = "{stage}"\n'
+        f'[[routes]]\nname = "{name}"\npath = "{PATHS[name]}"\nmethods = ["GET"]\nto = "{name}"\n'
+        f'stage = "{stage}"\n{CANARY if stage == "canary" else ""}'
         for name, stage in stages.items()
     ]
-    return "\n".join([REMARK, *upstreams, *routes])
+    return "\n".join([REMARK, *settings, *upstreams, *routes])
 
 
 def replace(file: Path, text: str) -> None:
@@ -88,228 +111,6 @@ def replace(file: Path, text: str) -> None:
     fresh = file.with_suffix(".new")
     fresh.write_text(text, encoding="utf-8")
     fresh.replace(file)
-
-
-# --- asking -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back, and how long it took until all of it was there."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    pieces: tuple[bytes, ...]
-    first_piece_at: float
-    milliseconds: float
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(self.pieces)
-
-    def json(self) -> dict[str, Any]:
-        """Return the object in the body, or nothing where there is none (a page, an error)."""
-        with suppress(ValueError):
-            found = json.loads(self.body)
-            return found if isinstance(found, dict) else {}
-        return {}
-
-
-def ask(
-    port: int,
-    method: str,
-    path: str,
-    body: Any = None,
-    headers: Mapping[str, str] | None = None,
-    *,
-    timeout: float = PATIENCE,
-) -> Answer:
-    """Make one request on a connection of its own, so that no idle one delays a reload."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
-    started = time.perf_counter()
-    try:
-        connection.request(method, path, body, {"Connection": "close", **(headers or {})})
-        response = connection.getresponse()
-        pieces, first = read_pieces(response)
-    finally:
-        connection.close()
-    elapsed = (time.perf_counter() - started) * 1000
-    return Answer(response.status, response.headers, pieces, first, elapsed)
-
-
-def read_pieces(response: http.client.HTTPResponse) -> tuple[tuple[bytes, ...], float]:
-    """Read the body as it arrives, and note when its first piece did."""
-    first = response.read1()
-    arrived = time.time()
-    return (first, *iter(response.read1, b"")), arrived
-
-
-# --- child processes --------------------------------------------------------------------------------
-
-
-class DemoError(Exception):
-    """The demo cannot go on; the message is for the person who started it."""
-
-
-@dataclass(slots=True)
-class Signals:
-    """Turns SIGINT, SIGTERM and SIGHUP into SystemExit, but never while they are held back."""
-
-    held: bool = False
-    pending: int = 0
-
-    def install(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.receive)
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # it is ignored under nohup
-            signal.signal(signal.SIGHUP, self.receive)
-
-    def receive(self, number: int, _frame: FrameType | None) -> None:
-        if self.pending:  # the first one is on its way out already: nothing shall stop it
-            return
-        self.pending = number
-        if not self.held:
-            self.check()
-
-    def check(self) -> None:
-        """Raise what was held back, or what Python swallowed because a finalizer was running."""
-        if self.pending:
-            raise SystemExit(128 + self.pending)
-
-    @contextmanager
-    def delayed(self) -> Iterator[None]:
-        """Let a child be born and noted down in one go: else Ctrl-C between the two leaves an orphan."""
-        self.held = True
-        try:
-            yield
-        finally:
-            self.held = False
-        self.check()
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """One gunicorn with one worker."""
-
-    name: str
-    port: int
-    log: Path
-    process: subprocess.Popen[bytes]
-
-    def worker(self) -> int:
-        """Return the worker's pid, or 0 as long as it does not answer."""
-        with suppress(OSError, http.client.HTTPException):
-            return int(ask(self.port, "GET", "/healthz", timeout=2.0).json().get("pid", 0))
-        return 0
-
-    def last_lines(self, count: int = 15) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-count:])
-
-
-@dataclass(slots=True)
-class Children:
-    """The processes of the demo."""
-
-    folder: Path
-    signals: Signals
-    all: list[Child] = field(default_factory=list)
-
-    def stop(self) -> None:
-        """End all that are left; from here on no signal interrupts any more."""
-        self.signals.held = True
-        for child in self.all:
-            child.process.terminate()
-        while self.all:
-            end(self.all[-1].process)
-            self.all.pop()
-
-    def start(
-        self, name: str, module: str, listener: socket.socket | None = None, **environment: str
-    ) -> Child:
-        """Serve `module:app` on a socket that is open already, so that nobody can take the port."""
-        log = self.folder / f"{name}.log"
-        with self.signals.delayed(), listener or listen() as bound, log.open("wb") as output:
-            bind = f"fd://{bound.fileno()}"
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "gunicorn_conf.py", "-b", bind, f"{module}:app"],
-                cwd=HERE,
-                env=clean_environment() | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[bound.fileno()],
-                # Ctrl-C in a terminal goes to the whole group: the demo alone shall get it and end the rest.
-                start_new_session=True,
-            )
-            child = Child(name, bound.getsockname()[1], log, process)
-            self.all.append(child)
-        return child
-
-    def check(self) -> None:
-        """Raise if a child has died, or somebody wants to leave."""
-        self.signals.check()
-        for child in self.all:
-            if (code := child.process.poll()) is not None:
-                reason = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-                raise DemoError(f"{child.name} died ({reason}). Its log ends with:\n{child.last_lines()}")
-
-    def wait_for(self, get: Callable[[], int], otherwise: str) -> int:
-        """Ask until the answer is not zero, and return it."""
-        deadline = time.monotonic() + PATIENCE
-        while not (found := get()):
-            self.check()
-            if time.monotonic() > deadline:
-                raise DemoError(f"{otherwise} within {PATIENCE:.0f} s.")
-            time.sleep(0.02)
-        return found
-
-    def reload(self, child: Child) -> None:
-        """Let gunicorn replace its worker gracefully, and wait until only the new one answers."""
-        silent = f"{child.name} did not answer"
-        old = self.wait_for(child.worker, silent)
-        child.process.send_signal(signal.SIGHUP)
-        self.wait_for(lambda: not alive(old), f"The old worker of {child.name} did not go")
-        self.wait_for(child.worker, silent)
-
-
-def clean_environment() -> dict[str, str]:
-    """Leave out what would change gunicorn or the table behind the demo's back."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name != "GUNICORN_CMD_ARGS" and not name.startswith("STRANGLE_")
-    }
-
-
-def end(process: subprocess.Popen[bytes], grace: float = 5.0) -> None:
-    """Wait for a process that was asked to go; then make sure that nobody of its session is left."""
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(grace)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def listen(port: int = 0) -> socket.socket:
-    """Open a listening socket; port 0 means any free one."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
-        listener.listen(128)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 # --- showing ----------------------------------------------------------------------------------------
@@ -371,8 +172,20 @@ class Screen:
     def note(self, text: str) -> None:
         print(self.paint(text, "2"))
 
+    def mark(self, *, good: bool) -> str:
+        return self.paint(self.marks[0], "32") if good else self.paint(self.marks[1], "31;1")
+
+    def lines(self, text: str) -> None:
+        for line in text.splitlines():
+            print(f"      {line}".rstrip())
+
+    def promise(self, what: str, seen: str, *, kept: bool) -> None:
+        print(f"  {self.mark(good=kept)} {what:<28} {seen}")
+        if not kept:
+            self.differences.append(f"{self.heading} | {what}: {seen}")
+
     def row(self, row: Row) -> None:
-        mark = self.paint(self.marks[0], "32") if row.good else self.paint(self.marks[1], "31;1")
+        mark = self.mark(good=row.good)
         wanted = "" if row.good else f"   wanted: {row.wanted}"
         print(f"  {mark} {row.what:<28} {row.seen:<18} {row.status:>4} {row.milliseconds:8.1f} ms{wanted}")
         if not row.good:
@@ -390,20 +203,22 @@ class Demo:
     screen: Screen
     table: Path
     monolith: Child
-    services: Mapping[str, Child]
+    services: dict[str, Child]
 
     @classmethod
     def start(cls, children: Children, screen: Screen, listener: socket.socket) -> Demo:
-        """Start all three processes and wait until each of them answers."""
+        """Start all three and wait until each of them answers."""
         table = children.folder / "strangle.toml"
-        replace(table, table_text({}, {}))
+        replace(table, table_text({}, {}, store_of(table)))
         services = {name: children.start(server, f"{name}_service") for name, server in SERVERS.items()}
         monolith = children.start(
             "monolith",
             "monolith",
             listener,
+            size=WORKERS,
             STRANGLE_ROUTES=str(table),
-            # Known to the demo only, and the same after every reload: sessions survive.
+            NOTES_FILE=str(children.folder / "notes.db"),
+            # Known to the demo only, and the same in every worker: sessions survive.
             FLASK_SECRET_KEY=secrets.token_hex(),
         )
         demo = cls(children, screen, table, monolith, services)
@@ -412,35 +227,200 @@ class Demo:
 
     def wait_for_all(self) -> None:
         for child in self.children.all:
-            self.children.wait_for(child.worker, f"{child.name} did not answer")
+            self.children.wait_for(child.ready, f"{child.name} did not answer")
             print(f"  {child.name:<18} http://{HOST}:{child.port:<6} pid {child.process.pid}")
         print(f"  {'table of routes':<18} {self.table}")
 
-    def replay(self) -> None:
-        for number, step in enumerate(STEPS, 1):
-            if number > 1:
-                self.apply(step)
+    def replay(self, first: int) -> None:
+        mover = Mover(self)
+        for number, step in enumerate(STEPS[first - 1 :], first):
             self.screen.head(f"Step {number}  {step.title}")
-            self.show(step)
+            self.apply(step)
+            match step.shows:
+                case "who answers":
+                    self.show(step)
+                case "users":
+                    mover.split_users()
+                case "kill":
+                    mover.kill()
+                case "rollback":
+                    mover.roll_back()
             if number == 2:
                 self.screen.note("    and what the monolith keeps, asked through the same facade:")
                 Visitor(self.monolith.port, self.screen).tour()
+            self.children.check()
 
     def apply(self, step: Step) -> None:
+        """Write the step's table, and wait until every worker of the monolith has read it by itself."""
         ports = {name: child.port for name, child in self.services.items()}
-        replace(self.table, table_text(step.stages, ports))
-        self.children.reload(self.monolith)
+        text = table_text(step.stages, ports, store_of(self.table))
+        if text == self.table.read_text(encoding="utf-8"):
+            return
+        old, started = set(self.monolith.workers().values()), time.monotonic()
+        replace(self.table, text)
+        self.children.wait_for(partial(self.follows, old), "The monolith did not follow its table")
+        seconds = time.monotonic() - started
+        self.screen.note(f"    {WORKERS} workers follow the new table after {seconds:.1f} s")
+
+    def follows(self, old: AbstractSet[str]) -> bool:
+        found = self.monolith.workers()
+        return len(found) == WORKERS and old.isdisjoint(found.values())
 
     def show(self, step: Step) -> None:
         for service, path in PATHS.items():
             self.screen.row(Row.of(f"GET {path}", step.expected(service), partial(self.server, path)))
-        self.children.check()
 
     def server(self, path: str) -> tuple[str, Answer]:
         """Ask a few times: whoever answers has to do so each time, and the first time may be a slow one."""
         answers = [ask(self.monolith.port, "GET", path) for _ in range(TRIES)]
         servers = {str(answer.json().get("server", "nobody")) for answer in answers}
         return " or ".join(sorted(servers)), sorted(answers, key=lambda it: it.milliseconds)[TRIES // 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """Moves leads by the command `strangle`, as a person would, while its users go on asking."""
+
+    demo: Demo
+
+    # --- the command
+
+    def command(self, *arguments: str) -> None:
+        """Run it and show it."""
+        screen = self.demo.screen
+        print(screen.paint(f"  $ strangle {shlex.join(arguments)}", "36"))
+        done = self.demo.children.run(*arguments)
+        screen.lines(done.stdout + done.stderr)
+
+    def change(self, *arguments: str, reason: str) -> None:
+        self.command(*arguments, "--by", "demo", "--reason", reason, "--wait", "10")
+
+    def status(self, settled: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Read it until the workers have told it all, which takes them a second; return leads' part."""
+        deadline = time.monotonic() + PATIENCE / 3
+        while True:
+            found = json.loads(self.demo.children.run("status", "--json").stdout)
+            leads: dict[str, Any] = next(route for route in found["routes"] if route["route"] == "leads")
+            if settled(leads) or time.monotonic() > deadline:
+                return leads
+            self.demo.children.check()
+
+    # --- a canary
+
+    def split_users(self) -> None:
+        """Show that the canary's users are the same each time, and that a higher weight only adds some."""
+        screen = self.demo.screen
+        first, second = self.sides(), self.sides()
+        moved = self.tell_sides("asked twice", first)
+        same = sum(first[user] == second[user] for user in USERS)
+        screen.promise("the same side both times", f"{same} of {len(USERS)}", kept=same == len(USERS))
+        self.change("set", "leads", "weight=25", reason="nobody has complained")
+        third = self.sides()
+        self.tell_sides("asked again", third)
+        back = [user for user in moved if third[user] != SERVERS["leads"]]
+        screen.promise("back on the old code", f"{len(back)} of {len(moved)}", kept=not back)
+
+    def sides(self) -> dict[str, str]:
+        """Ask once for every user; say who answered."""
+        seen = ask_for_all(self.demo.monolith.port, PATHS["leads"])
+        return {one.user: one.problem or one.server for one in seen}
+
+    def tell_sides(self, what: str, sides: Mapping[str, str]) -> list[str]:
+        """Show how many are where; return those who have moved."""
+        seen = Counter(sides.values())
+        told = ", ".join(f"{number} on {server}" for server, number in reversed(seen.most_common()))
+        kept = seen.keys() == {"monolith", SERVERS["leads"]}
+        self.demo.screen.promise(f"{len(USERS)} users, {what}", told, kept=kept)
+        return [user for user, server in sides.items() if server == SERVERS["leads"]]
+
+    # --- a kill
+
+    def kill(self) -> None:
+        """Kill leads-service while it is asked, and start it again; show that no user has noticed."""
+        self.change("set", "leads", "weight=50", reason="half of them")
+        # A pause, so that some requests are under way whenever it is killed.
+        with self.traffic("?pause=0.05") as traffic:
+            self.wait(lambda: len(moved(traffic.visits)) >= 50, "leads-service was not asked")
+            killed = time.time()
+            place = self.demo.children.kill(self.demo.services["leads"])
+            self.at(killed, "leads-service is killed (SIGKILL)")
+            self.wait(lambda: len(moved(traffic.visits, killed)) >= 100, "Nobody went on asking")
+            service = self.demo.children.start(SERVERS["leads"], "leads_service", place)
+            self.demo.services["leads"] = service
+            self.wait(service.ready, "leads-service did not come back")
+            up = time.time()
+            self.at(killed, "leads-service is up again")
+            self.wait(lambda: recovered(moved(traffic.visits, up)), "leads-service was not asked again")
+            self.at(killed, "leads-service answers all of its users again")
+        self.tell(traffic)
+        self.tell_who_answered(traffic.visits)
+
+    def traffic(self, query: str = "") -> Traffic:
+        return Traffic(self.demo.monolith.port, PATHS["leads"] + query)
+
+    def wait(self, condition: Callable[[], bool], otherwise: str) -> None:
+        self.demo.children.wait_for(condition, otherwise)
+
+    def at(self, start: float, what: str) -> None:
+        self.demo.screen.lines(f"{time.time() - start:.1f} s  {what}")
+
+    def tell(self, traffic: Traffic) -> None:
+        """Show how many requests there were, and what became of those that failed."""
+        problems = [seen.problem for seen in traffic.visits if seen.problem]
+        asked = f"{len(traffic.visits)} requests meanwhile"
+        self.demo.screen.promise(asked, f"{len(problems)} failed", kept=not problems)
+        for problem, number in Counter(problems).most_common(3):
+            self.demo.screen.lines(f"{number} times {problem}")
+
+    def tell_who_answered(self, visits: Sequence[Visit]) -> None:
+        """Show what the users have seen, and whether the workers' own counters say the same."""
+        seen = Counter(one.server for one in visits if not one.fallback)
+        instead = Counter(one.fallback for one in visits if one.fallback)
+        reasons = ", ".join(f"{reason} {number}" for reason, number in instead.most_common())
+        self.demo.screen.lines(
+            f"{seen[SERVERS['leads']]:5} by leads-service\n"
+            f"{seen['monolith']:5} by the monolith, for users who have not moved\n"
+            f"{instead.total():5} by the monolith instead of leads-service: {reasons}"
+        )
+        now = self.status(lambda leads: leads["now"]["legacy"] + leads["now"]["modern"] >= len(visits))["now"]
+        expected = {
+            "modern": seen[SERVERS["leads"]],
+            "legacy": seen["monolith"] + instead.total(),
+            "fallbacks": dict(instead),
+        }
+        counted = {key: now[key] for key in expected}
+        same = counted == expected
+        self.demo.screen.promise("counted by the workers", "the same" if same else f"{counted}", kept=same)
+
+    # --- a rollback
+
+    def roll_back(self) -> None:
+        """Take leads back from everybody at once, and show how long that took."""
+        screen, server = self.demo.screen, SERVERS["leads"]
+        self.change("set", "leads", "stage=modern", reason="all of them")
+        with self.traffic() as traffic:
+            self.wait(lambda: len(traffic.visits) >= 50, "leads-service was not asked")
+            self.change("rollback", "leads", reason="something looks odd")
+            done = time.time()
+            self.wait(lambda: sum(one.began > done for one in traffic.visits) >= 100, "Nobody went on asking")
+        self.tell(traffic)
+        late = [one.server for one in traffic.visits if one.began > done]
+        wrong = sum(name != "monolith" for name in late)
+        screen.promise(f"{len(late)} after the command", f"{wrong} by {server}", kept=not wrong)
+        written = self.status(lambda leads: leads["stage"] == "legacy")["override"]["at"]
+        last = max(one.began for one in traffic.visits if one.server == server) - written
+        screen.lines(f"The last request went to {server} {max(last, 0.0):.2f} s after the change was stored.")
+        self.command("status")
+
+
+def moved(visits: Sequence[Visit], since: float = 0.0) -> list[Visit]:
+    """Return those visits of users who have moved, whoever had to answer, that began after `since`."""
+    return [one for one in visits if (one.fallback or one.server == SERVERS["leads"]) and one.began > since]
+
+
+def recovered(visits: Sequence[Visit], number: int = 50) -> bool:
+    """Tell whether the last of them all were served by the new code: every worker sends it requests again."""
+    return len(visits) >= number and not any(one.fallback for one in visits[-number:])
 
 
 @dataclass(slots=True)
@@ -498,7 +478,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="demo.py",
         description="Replay how a Flask monolith is strangled: default route only, leads forwarded, "
-        "marketing forwarded, each rolled back. Then keep it running, to be looked at in a browser.",
+        "marketing forwarded, each rolled back; leads for some of its users, its service killed, a rollback "
+        "by hand. Then keep it running, to be looked at in a browser.",
         epilog="Exit code: 0 all as it should be; 1 a step showed something else, or a server died; "
         "2 the port cannot be used; 130 ended by Ctrl-C.",
     )
@@ -506,6 +487,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--port", type=port_number, default=0, metavar="N", help="port of the monolith (default: a free one)"
     )
+    after = len(STEPS) + 1
+    parser.add_argument(
+        "--from", type=int, default=1, choices=range(1, after + 1), metavar="STEP", dest="first",
+        help=f"begin with this step, {after}: after all of them",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -525,7 +511,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="strangle-demo-"))
     keep = True
     try:
-        code = supervise(folder, listener, once=options.once)
+        code = supervise(folder, listener, options)
         keep = code != 0
     except SystemExit:
         keep = False
@@ -546,14 +532,14 @@ def refusal(port: int, problem: OSError) -> str:
     return f"port {port} of {HOST} cannot be used: {problem.strerror}."
 
 
-def supervise(folder: Path, listener: socket.socket, *, once: bool) -> int:
+def supervise(folder: Path, listener: socket.socket, options: argparse.Namespace) -> int:
     """Run the demo with all that it needs around it; leave no process behind."""
     signals = Signals()
     signals.install()
     children = Children(folder, signals)
     try:
         with listener:
-            return run_and_stop(children, listener, once=once)
+            return run_and_stop(children, listener, options)
     except DemoError as problem:
         print(f"\ndemo: {problem}", file=sys.stderr)
         return 1
@@ -563,25 +549,25 @@ def supervise(folder: Path, listener: socket.socket, *, once: bool) -> int:
         children.stop()
 
 
-def run_and_stop(children: Children, listener: socket.socket, *, once: bool) -> int:
+def run_and_stop(children: Children, listener: socket.socket, options: argparse.Namespace) -> int:
     try:
-        return run(children, listener, once=once)
+        return run(children, listener, options)
     finally:
         children.stop()
 
 
-def run(children: Children, listener: socket.socket, *, once: bool) -> int:
+def run(children: Children, listener: socket.socket, options: argparse.Namespace) -> int:
     """Replay everything; return the exit code, or stay until somebody presses Ctrl-C."""
     screen = Screen.of_stdout()
     print("A Flask monolith is strangled, endpoint by endpoint, inside the process that serves it.\n")
     demo = Demo.start(children, screen, listener)
     screen.note(
-        f"\n  Each step is a new table file and a graceful reload of the monolith; changes that need no\n"
-        f"  reload come in a later version. Each endpoint is asked {TRIES} times; the time is the median."
+        f"\n  The steps are new table files, then commands; the monolith follows while it runs, nothing is\n"
+        f"  restarted. Each endpoint is asked {TRIES} times; the time is the median."
     )
-    demo.replay()
+    demo.replay(options.first)
     report(screen)
-    if not (once or screen.differences):
+    if not (options.once or screen.differences):
         stay(demo)
     return 1 if screen.differences else 0
 
@@ -594,17 +580,19 @@ def report(screen: Screen) -> None:
 
 def stay(demo: Demo) -> NoReturn:
     """Leave leads and marketing forwarded, and watch the children until a signal ends this."""
+    demo.children.run("rollback", "--all", "--to-file", "--by", "demo", "--wait", "10")
     demo.apply(AFTERWARDS)
     base = f"http://{HOST}:{demo.monolith.port}"
-    strangle = Path(sys.executable).with_name("strangle")
-    table = shlex.quote(str(demo.table))
+    strangle = shlex.quote(str(STRANGLE))
     demo.screen.head(f"Open {base}/   ({AFTERWARDS.title})")
     print(
         f"  Sales and Marketing show another server than Projects. Also try:\n"
         f"    curl -i '{base}{PATHS['leads']}?industry=Energy'    the new code filters, the old never did\n"
-        f"    {strangle} explain {table} GET {PATHS['leads']}\n"
-        f'  Roll back by hand: write stage = "legacy" in the table, then\n'
-        f"    kill -HUP {demo.monolith.process.pid}\n"
+        f"    cd {shlex.quote(str(demo.table.parent))}\n"
+        f"    {strangle} rollback leads                        look at Sales again\n"
+        f"    {strangle} set leads stage=canary weight=50      and in several browsers\n"
+        f"    {strangle} status\n"
+        f"    {strangle} explain {demo.table.name} GET {PATHS['leads']}\n"
         f"  Ctrl-C stops everything."
     )
     while True:

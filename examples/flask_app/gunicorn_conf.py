@@ -1,7 +1,6 @@
 """How the demo serves its three applications; see `demo.py`."""
 
 worker_class = "gthread"
-workers = 1
 threads = 8
 
 # A pooled connection of the monolith (4 s idle by default) must not outlive the service's patience.

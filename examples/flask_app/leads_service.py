@@ -1,6 +1,7 @@
 """The modern leads service: a process of its own that answers what the monolith answered, and more.
 
-The shape of the JSON is the old one, because the clients are. New is the filter: `?industry=Energy`.
+The shape of the JSON is the old one, because the clients are. New is the filter: `?industry=Energy`; and
+`?pause=0.05` makes an answer take so many seconds, as if it came out of a busy database.
 
     flask --app leads_service run --port 8081
 """
@@ -8,6 +9,7 @@ The shape of the JSON is the old one, because the clients are. New is the filter
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -50,6 +52,7 @@ def create_app() -> Flask:
 
 
 def sales_leads() -> tuple[dict[str, Any], dict[str, str]]:
+    time.sleep(min(max(0.0, request.args.get("pause", 0.0, float)), 1.0))
     found = find(request.args.get("industry", ""))
     body = {
         "numberLeads": len(found),

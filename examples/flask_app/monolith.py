@@ -12,8 +12,10 @@ import csv
 import hashlib
 import io
 import os
+import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +57,7 @@ def create_app(routes: str | Path | list[Any] | None = None) -> Flask:
     app.config["SESSION_COOKIE_SAMESITE"] = "Lax"
     app.config["MAX_CONTENT_LENGTH"] = 256 * 1024 * 1024
     app.config["STRANGLE_ROUTES"] = table_file() if routes is None else routes
-    app.extensions["notes"] = Notes()
+    app.extensions["notes"] = Notes(os.environ.get("NOTES_FILE", ":memory:"))
     app.register_blueprint(bp)
     Strangle(app)
     return app
@@ -95,6 +97,9 @@ PROJECTS = [
 
 def stamped(**fields: Any) -> Response:
     """Answer JSON together with when and by whom it was made; never to be cached."""
+    reason = request.environ.get("strangle.fallback")
+    if reason:  # a modern service should have answered, and could not
+        fields["fallback"] = reason
     answer = jsonify(**fields, timeStamp=datetime.now(UTC).isoformat(timespec="milliseconds"), server=SERVER)
     answer.headers["Cache-Control"] = "no-store"
     return answer
@@ -117,7 +122,9 @@ def get_delivery_projects() -> Response:
 
 @bp.get("/healthz")
 def healthz() -> Response:
-    return stamped(status="ok", pid=os.getpid())
+    """Tell which worker this is, and which table of routes it follows."""
+    table = current_app.extensions["strangle"].snapshot.revision
+    return stamped(status="ok", pid=os.getpid(), table=table)
 
 
 # --- the pages --------------------------------------------------------------------------------------
@@ -185,23 +192,23 @@ def whoami() -> Response:
 
 
 class Notes:
-    """The latest notes about leads, in memory: a demo needs no database, and forgets at a restart."""
+    """The notes about leads: in memory, or in a file that several workers share."""
 
-    def __init__(self, limit: int = 50) -> None:
-        self._notes: list[dict[str, Any]] = []
-        self._made = 0
-        self._limit = limit
+    def __init__(self, file: str) -> None:
         self._lock = threading.Lock()
+        self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        self._db.execute("CREATE TABLE IF NOT EXISTS notes (id INTEGER PRIMARY KEY, lead, note, author)")
+        weakref.finalize(self, self._db.close)
 
     def add(self, lead: str, text: str, author: str) -> dict[str, Any]:
         with self._lock:
-            self._made += 1
-            note = {"id": self._made, "lead": lead, "note": text, "author": author}
-            self._notes = [note, *self._notes][: self._limit]
-        return note
+            made = self._db.execute("INSERT INTO notes VALUES (NULL, ?, ?, ?)", (lead, text, author))
+        return {"id": made.lastrowid, "lead": lead, "note": text, "author": author}
 
-    def latest(self) -> list[dict[str, Any]]:
-        return self._notes
+    def latest(self, limit: int = 50) -> list[dict[str, Any]]:
+        with self._lock:
+            rows = self._db.execute("SELECT * FROM notes ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+        return [dict(zip(("id", "lead", "note", "author"), row, strict=True)) for row in rows]
 
 
 def notes() -> Notes:

@@ -10,7 +10,7 @@ import getpass
 import json
 import sys
 from contextlib import contextmanager
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import wraps
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -125,9 +125,10 @@ def _points(percent: str) -> int:
     """Read a weight in percent, exact to a hundredth, as basis points."""
     try:
         points = Decimal(percent) * 100
-    except InvalidOperation:
-        points = Decimal("NaN")
-    if not 0 <= points <= BASIS_POINTS or points != points.to_integral_value():
+        exact = 0 <= points <= BASIS_POINTS and points == points.to_integral_value()
+    except ArithmeticError:  # no number at all, NaN, or one beyond all measure
+        exact = False
+    if not exact:
         what = f"{percent!r} is no weight: write percent, 0 to 100, with two decimals at most"
         raise click.BadParameter(what)
     return int(points)

@@ -83,7 +83,9 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, write what is left to be written, and sign off."""
+        """End the thread, write what is left to be written, and sign off; a second time does nothing."""
+        if self._stopped.is_set():
+            return  # at exit, after `close`: the store may be gone by now
         self._stopped.set()
         thread, self._thread = self._thread, None
         if thread is not None and thread.is_alive():

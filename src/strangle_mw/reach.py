@@ -220,13 +220,8 @@ class FileTarget:
             return exc
 
     def _own_store(self) -> str | None:
-        loaded = self._loaded
-        if not isinstance(loaded, ConfigError):
-            return None if loaded is None else loaded.settings.store
-        try:
-            settings = read_file(self._file).get("strangle") if self._file is not None else None
-        except ConfigError:
-            raise loaded from None
+        """Read the URL alone: a table of 10,000 routes takes seconds, and the kill switch needs none."""
+        settings = read_file(self._file).get("strangle") if self._file is not None else None
         url = settings.get("store") if isinstance(settings, dict) else None
         return url if isinstance(url, str) else None
 

@@ -49,6 +49,8 @@ LOOK: Final = 0.05
 """Seconds between two looks at who follows."""
 
 REMEDY: Final = "`strangle rollback --all` replaces them"
+KILL: Final = "`strangle kill` makes every route legacy at once"
+RESTART: Final = "a restart with STRANGLE_ALL=legacy makes every route legacy"
 
 
 class Who(NamedTuple):
@@ -195,19 +197,20 @@ class Rollout:
         `to_table` takes their overrides away instead, so that the table's stages are in force again. For all
         routes, a document that cannot be read is replaced.
         """
+        known = self.known  # read before the edit: no store may be asked inside its own
         if names is not None:
             self._check_names(names, to_table=to_table)
         who = who.safe()
 
         def change(overrides: Overrides) -> tuple[Overrides, tuple[list[str], list[Change]]]:
-            before = self.known.dials(overrides)
+            before = known.dials(overrides)
             chosen = self._chosen(names, overrides, before, to_table)
             if not chosen and not self._replaced:
                 raise _NothingToDoError
             after = without(overrides, set(chosen), self._now())
             if not to_table:
                 after = replace(after, routes={**after.routes, **self._held_back(chosen, who)})
-            dials = self.known.dials(after)
+            dials = known.dials(after)
             return after, (chosen, [Change(n, before[n], dials[n]) for n in chosen if n in dials])
 
         try:
@@ -227,6 +230,7 @@ class Rollout:
         revision, _ = self._edit(
             lambda overrides: (with_kill(overrides, Kill(by, self._now(), why), self._now()), None),
             replacing=True,
+            way_out=RESTART,
         )
         return self._done(revision, "kill", who, [], "every route is legacy")
 
@@ -250,10 +254,14 @@ class Rollout:
     # --- one edit
 
     def _edit(
-        self, change: Callable[[Overrides], tuple[Overrides, T]], *, replacing: bool = False
+        self,
+        change: Callable[[Overrides], tuple[Overrides, T]],
+        *,
+        replacing: bool = False,
+        way_out: str = KILL,
     ) -> tuple[int, T]:
         """Change the document; return its revision and what `change` says besides."""
-        # Asked before, for no store may be asked inside its own edit.
+        # Workers put back what they know if what they find is older; they are asked before the edit as well.
         floor = max((w.overrides for w in read_workers(self.store)), default=0) if replacing else 0
         found: list[tuple[int, T]] = []
 
@@ -274,8 +282,7 @@ class Rollout:
         try:
             self.store.edit(changed)
         except OverridesError as exc:
-            what = f"nothing was changed: {exc.reason}"
-            raise RolloutError(f"{what}; `strangle kill` makes every route legacy at once") from None
+            raise RolloutError(f"nothing was changed: {exc.reason}; {way_out}") from None
         return found[0]
 
     def _done(

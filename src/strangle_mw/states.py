@@ -30,6 +30,9 @@ MAX_EVENTS = 1_000
 """Events that wait for the store; beyond it the oldest are dropped."""
 
 
+_Key = tuple[str, str, int, str, str]
+
+
 class UpstreamState:
     """The breakers and the health of one upstream's endpoints."""
 
@@ -126,7 +129,7 @@ class States:
         self._lock = Lock()
         self._upstreams: dict[CompiledUpstream, UpstreamState] = {}
         self._budgets: dict[str, FallbackBudget] = {}
-        self._counts: dict[CounterKey, int] = {}
+        self._counts: dict[_Key, int] = {}
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._hits: dict[str, float] = {}
 
@@ -158,7 +161,7 @@ class States:
 
     def count(self, route: str, dial: Dial, side: str, outcome: str) -> None:
         """Count one request."""
-        key = CounterKey(route, dial.stage.value, dial.points, side, outcome)
+        key = (route, dial.label, dial.points, side, outcome)
         with self._lock:
             self._counts[key] = self._counts.get(key, 0) + 1
 
@@ -166,7 +169,7 @@ class States:
         """Hand over what was counted since the last time."""
         with self._lock:
             taken, self._counts = self._counts, {}
-        return taken
+        return {CounterKey(*key): number for key, number in taken.items()}
 
     def return_counts(self, counts: Mapping[CounterKey, int]) -> None:
         """Take back what could not be stored; the number of keys is bounded by the table (promise P17)."""

@@ -121,13 +121,15 @@ class WSGIStrangler:
         self, of: Legacy | Forward, outcome: str, environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Let the wrapped app answer, count that, and mark a canaried answer; `outcome` if it is known."""
-        mark, method, counted = of.mark, environ["REQUEST_METHOD"], False
+        mark, method, counted = of.mark, environ["REQUEST_METHOD"], bool(outcome)
+        if outcome:  # whatever becomes of the answer: an app that is a generator has not even begun
+            self.engine.count(of, "legacy", outcome)
 
         def marked(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             nonlocal counted
             if not counted:
                 counted = True
-                self.engine.count(of, "legacy", outcome or _class_of(status))
+                self.engine.count(of, "legacy", _class_of(status))
             if mark is not None:
                 headers = mark_wsgi_headers(headers, mark, method)
             return start_response(status, headers, *exc_info)
@@ -136,7 +138,7 @@ class WSGIStrangler:
             return self.app(environ, marked)
         except BaseException:
             if not counted:
-                self.engine.count(of, "legacy", outcome or "failed")
+                self.engine.count(of, "legacy", "failed")
             raise
 
     def _answer(

@@ -26,15 +26,30 @@ def _canaries(seen):
     return [s for s in seen if s.request.kind == "canary"]
 
 
-def _falls_back(*reasons):
-    """Wait for fallbacks for all these reasons."""
-    return lambda seen: len(seen) >= LEAST and set(reasons) <= {s.fallback for s in _canaries(seen)}
+def _shows(effect):
+    """Wait for an effect of a fault, and for the breaker to be open.
+
+    The effect on any kind of request will do: it may be open already, and then each of its probes, that are
+    less and less frequent, shows one.
+    """
+
+    def shows(seen):
+        found = _canaries(seen)
+        return len(seen) >= LEAST and any(map(effect, found)) and any(s.fallback == "breaker" for s in found)
+
+    return shows
 
 
-def _is_slow(seen):
-    """Wait for a write, too, that was sent and got no answer in time, whatever was made of that."""
-    writes = [s for s in _canaries(seen) if s.request.method != "GET"]
-    return _falls_back("timeout", "breaker")(seen) and any(s.seconds > TIMEOUT for s in writes)
+def _was_refused(seen):
+    return seen.fallback == "connect"
+
+
+def _was_awaited(seen):
+    return seen.seconds > TIMEOUT
+
+
+def _was_turned_away(seen):
+    return seen.status == 503 or seen.fallback == "status-503"
 
 
 def _is_busy(seen):
@@ -77,15 +92,13 @@ def _edit(stand, change):
 
 STEPS = {
     "begins": Step(lambda stand: None, _recovered),
-    "killed": Step(lambda stand: stand.modern.kill(), _falls_back("connect", "breaker")),
+    "killed": Step(lambda stand: stand.modern.kill(), _shows(_was_refused)),
     "started": Step(lambda stand: stand.modern.start(), _recovered),
-    "stopped": Step(lambda stand: stand.modern.stop(), _falls_back("timeout", "breaker")),
+    "stopped": Step(lambda stand: stand.modern.stop(), _shows(_was_awaited)),
     "goes on": Step(lambda stand: stand.modern.go_on(), _recovered),
     "busy": Step(lambda stand: stand.modern.answer("busy"), _is_busy),
-    "slow": Step(lambda stand: stand.modern.answer("slow"), _is_slow),
-    "unavailable": Step(
-        lambda stand: stand.modern.answer("unavailable"), _falls_back("status-503", "breaker")
-    ),
+    "slow": Step(lambda stand: stand.modern.answer("slow"), _shows(_was_awaited)),
+    "unavailable": Step(lambda stand: stand.modern.answer("unavailable"), _shows(_was_turned_away)),
     "good": Step(lambda stand: stand.modern.answer("good"), _recovered),
     "killed and started": Step(_restart_at_once, _recovered),
     "rolled back": Step(_roll_back, _rolled_back),

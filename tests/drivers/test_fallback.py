@@ -35,7 +35,16 @@ from fallback_table import (
     whole,
 )
 from faulty_fronts import FRONTS, until
-from tests.transports.upstream import PATIENCE, ScriptedUpstream, close, reset, send, until_gone, wait
+from tests.transports.upstream import (
+    PATIENCE,
+    ScriptedUpstream,
+    close,
+    forever,
+    reset,
+    send,
+    until_gone,
+    wait,
+)
 
 from promises.drive import address
 from servers import ASGI, connect, free_port, read_reply, request, talk
@@ -286,7 +295,7 @@ def test_legacy_sees_the_headers_as_they_were_sent(front, failure):
             query,
         )
         found = {k: v for k, v in source.items() if k.startswith("HTTP_")}
-        assert found.pop("HTTP_X_TWO").replace(" ", "") == "1,2"
+        assert found["HTTP_AUTHORIZATION"] == "Basic eA=="
         assert (found["HTTP_COOKIE"], found["HTTP_X_EMPTY"], found["HTTP_X_FORWARDED_FOR"]) == (
             "a=1",
             "",
@@ -428,8 +437,7 @@ def test_legacy_may_read_the_body_in_pieces(wsgi, failure, body):
 
     def app(environ, start_response):
         source, size = environ["wsgi.input"], len(body.data)
-        for read in (partial(source.read, min(size, 1)), partial(source.readline, max(0, min(size - 1, 7)))):
-            pieces.append(read())
+        pieces.extend((source.read(min(size, 1)), source.readline(max(0, min(size - 1, 7)))))
         while left := size - sum(map(len, pieces)):
             pieces.append(source.read(min(left, 20_000)))
         start_response("299 Legacy", LEGACYS)
@@ -445,7 +453,7 @@ def test_legacy_may_read_the_body_in_pieces(wsgi, failure, body):
 @pytest.mark.parametrize("data", [b"", b"a", b"line\nand more\n", b"x" * 100_000])
 @pytest.mark.parametrize(
     "read",
-    [lambda s: s.read(), lambda s: b"".join(s), lambda s: s.read(1) + s.readline() + s.read()],
+    [lambda s: s.read(), b"".join, lambda s: s.read(1) + s.readline() + s.read()],
     ids=["whole", "lines", "mixed"],
 )
 def test_a_body_that_nothing_declares_is_given_back_whole(data, read):
@@ -465,7 +473,7 @@ def test_a_body_that_nothing_declares_is_given_back_whole(data, read):
         SERVER_PROTOCOL="HTTP/2",
         **{"wsgi.input": io.BytesIO(data), "wsgi.input_terminated": True},
     )
-    del came["CONTENT_LENGTH"]
+    came.pop("CONTENT_LENGTH", None)
     call(app, came)
     assert seen == [("connect", data)]
 
@@ -489,7 +497,7 @@ def test_legacy_may_leave_the_body_alone(front, body):
 
 
 @pytest.mark.parametrize("failure", [UNSENT["refused"], SENT["reset"]], ids=["refused", "reset"])
-@pytest.mark.parametrize("when", ["at once", "before the head", "after the head"])
+@pytest.mark.parametrize("when", ["at once", "after the head"])
 def test_legacy_may_raise(front, failure, when):
     """It is the server's to answer, as it is without us; nobody else is asked, and the fallback is counted."""
 
@@ -502,12 +510,11 @@ def test_legacy_may_raise(front, failure, when):
     def wsgi_app(environ, start_response):
         if when == "at once":
             raise ZeroDivisionError
-        return generated(start_response)
+        start_response("299 Legacy", [("Content-Length", "7")])
+        return broken()
 
-    def generated(start_response):
-        if when == "after the head":
-            start_response("299 Legacy", [("Content-Length", "7")])
-            yield b"abc"
+    def broken():
+        yield b"abc"
         raise ZeroDivisionError
 
     with ScriptedUpstream(failure.script() if failure.script else [], SERVE) as server:
@@ -524,16 +531,25 @@ def test_legacy_may_raise(front, failure, when):
         assert reply.header("content-type") != "application/problem+json"
 
 
-def test_an_error_of_legacy_is_its_own(strangled):
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_error_of_legacy_is_its_own(strangled, lazy):
     async def asgi_app(scope, receive, send):
         raise ZeroDivisionError
 
     def wsgi_app(environ, start_response):
+        if not lazy:
+            raise ZeroDivisionError
+        return broken(start_response)
+
+    def broken(start_response):  # an app that is a generator is not begun before its first chunk is wanted
         raise ZeroDivisionError
+        yield
 
     routes = [Route("/m/*", to=f"http://127.0.0.1:{free_port()}")]
     side = strangled(routes, legacy=both(strangled.kind, asgi_app, wsgi_app))
     assert isinstance(side.ask().error, ZeroDivisionError)
+    ((key, number),) = side.app.engine.states.take_counts().items()
+    assert (key.side, key.outcome, number) == ("legacy", "fallback:connect", 1)
 
 
 # --- several tries, several endpoints
@@ -584,11 +600,9 @@ def within_budget(requests):
     return found
 
 
-@pytest.mark.parametrize(
-    ("script", "status"), [([whole, close()], 502), ([whole, send(answer(503)), until_gone()], 503)]
-)
-def test_legacy_does_not_get_all_load_at_once(strangled, script, status):
-    with ScriptedUpstream(script) as server:
+@pytest.mark.parametrize(("step", "status"), [(close(), 502), (send(answer(503)), 503)])
+def test_legacy_does_not_get_all_load_at_once(strangled, step, status):
+    with ScriptedUpstream([forever(whole, step)]) as server:
         side = strangled(
             [canary(server), Route("/other/*", to=Upstream(url=address(server), breaker=NEVER), **CANARY)]
         )

@@ -25,12 +25,18 @@ _FIXED = {Stage.LEGACY: 0, Stage.SHADOW: 0, Stage.MODERN: BASIS_POINTS, Stage.RE
 class Dial:
     """Stage and weight in force for one route; `points` are basis points 0..10000.
 
-    `overridden` says that an override has set them; it does not take part in comparisons.
+    `overridden` says that an override has set them, `label` is the stage's name; neither takes part in
+    comparisons.
     """
 
     stage: Stage
     points: int = BASIS_POINTS
     overridden: bool = field(default=False, compare=False)
+    label: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Counters need it with every request, and an enum is slow to ask.
+        object.__setattr__(self, "label", self.stage.value)
 
 
 def make_dial(stage: Stage, points: int, *, overridden: bool = False) -> Dial:
