@@ -22,7 +22,7 @@ from bench.payload import LEGACY, MODERN, WORKER
 from bench.processes import BenchError, free_port
 from bench.report import Table, at_most, number
 from bench.rounds import Peer, run
-from bench.served import Group, failures
+from bench.served import Group, failures, is_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ GROUPS = (
     Group(WSGI, f"gunicorn, {WORKERS} workers", (SQLITE, REDIS, FILE)),
     Group(ASGI, f"uvicorn, {PROCESSES} processes", (REDIS,)),
 )
-COLUMNS = ["server", "changed", "edits", "median s", "p95 s", "max s", "target"]
+COLUMNS = ["server", "changed", "edits", "median ms", "p95 ms", "max ms", "target"]
 PATH = "/modern"
 PAUSE = 0.005
 """Seconds between two questions to one process: as exact as the times can be."""
@@ -79,7 +79,7 @@ def measure(options: Options, progress: Progress, folder: Path) -> Iterator[Tabl
     wanted = [group for group in GROUPS if group.wanted(options)]
     if not wanted:
         return
-    table = Table(f"live: seconds until the last process follows, {ROUTES:,} routes", COLUMNS)
+    table = Table(f"live: milliseconds until the last process follows, {ROUTES:,} routes", COLUMNS)
     table.notes.append(
         f"{options.rounds} rounds of {EDITS} changes between 'legacy' and 'modern'. From before the change until"
         f" the last process has answered accordingly; each is asked every {PAUSE * 1000:.0f} ms, on one CPU."
@@ -167,9 +167,9 @@ def _ask(connection: http.client.HTTPConnection) -> tuple[bytes, str]:
 
 def _sample(fleet: Fleet) -> Changes:
     times, before = [], LEGACY
-    for number_ in range(EDITS):
+    for turn in range(EDITS):
         _rest(fleet, before)
-        stage, after = ("legacy", LEGACY) if number_ % 2 else ("modern", MODERN)
+        stage, after = ("legacy", LEGACY) if turn % 2 else ("modern", MODERN)
         start = time.perf_counter()
         fleet.move(stage)
         _await(fleet, after, start)
@@ -206,17 +206,23 @@ def _fill(table: Table, group: Group, series: dict[str, Series], compiled: float
     for name, one in series.items():
         table.rows.append(_row(group, name.rpartition("/")[2], one, compiled))
         table.data.append({**asdict(one), "compile_s": compiled})
-        table.failed |= bool(one.error) and not one.error.startswith(stores.NOT_MEASURED)
+        table.failed |= bool(one.error) and not is_left_out(one)
     table.notes.extend(failures(series))
 
 
 def _row(group: Group, name: str, one: Series, compiled: float) -> list[str]:
     if one.error:
-        verdict = stores.NOT_MEASURED if one.error.startswith(stores.NOT_MEASURED) else "FAILED"
+        verdict = stores.NOT_MEASURED if is_left_out(one) else "FAILED"
         return [group.label, name, *"----", verdict]
     times = sorted(seconds for sample in one.samples for seconds in sample.times)
     shown = [median(times), times[math.ceil(0.95 * len(times)) - 1], times[-1]]
-    return [group.label, name, str(len(times)), *map(number, shown), _target(name, shown, compiled)]
+    return [
+        group.label,
+        name,
+        str(len(times)),
+        *(f"{1000 * seconds:,.0f}" for seconds in shown),
+        _target(name, shown, compiled),
+    ]
 
 
 def _target(name: str, shown: list[float], compiled: float) -> str:

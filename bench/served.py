@@ -164,7 +164,14 @@ def _remarks(series: dict[str, Series]) -> Iterator[str]:
 
 def failures(series: dict[str, Series]) -> Iterator[str]:
     """Say of each row that could not be measured why."""
-    yield from (f"{name} FAILED: {one.error}" for name, one in series.items() if one.error)
+    for name, one in series.items():
+        if one.error:
+            yield f"{name}{'' if is_left_out(one) else ' FAILED'}: {one.error}"
+
+
+def is_left_out(series: Series) -> bool:
+    """Tell whether a row is not measured because something optional is not there: that is no failure."""
+    return series.error.startswith(stores.NOT_MEASURED)
 
 
 def describe(options: Options) -> str:

@@ -174,7 +174,7 @@ def test_a_rollback_by_hand_reaches_all_workers(replay: subprocess.CompletedProc
         "$ strangle status\n"
     )
     assert "leads: modern -> legacy (by demo: something looks odd)\n      2 of 2 workers follow\n" in command
-    assert re.search(r"[\d.]+ s after the change was stored", command)
+    assert re.search(r"Followed by all workers: .* [\d.]+ s after the change was stored", command)
     assert re.search(r"^ +leads +legacy .*\n +set by demo, .*: something looks odd$", status, re.MULTILINE)
     assert "workers: 2\n" in status
     assert re.search(r"rollback +leads: modern -> legacy", status)

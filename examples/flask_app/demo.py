@@ -409,7 +409,8 @@ class Mover:
         screen.promise(f"{len(late)} after the command", f"{wrong} by {server}", kept=not wrong)
         written = self.status(lambda leads: leads["stage"] == "legacy")["override"]["at"]
         last = max(one.began for one in traffic.visits if one.server == server) - written
-        screen.lines(f"The last request went to {server} {max(last, 0.0):.2f} s after the change was stored.")
+        followed = f"{max(last, 0.0):.2f} s after the change was stored"
+        screen.lines(f"Followed by all workers: the last request went to {server} {followed}.")
         self.command("status")
 
 

@@ -172,10 +172,13 @@ class ASGIStrangler:
             if answer is not None:
                 answer.close()
             if client.busy:
-                await client.aclose(answer)
+                await client.aclose(answer, stays=fallback is not None)
         if fallback is not None:
             scope = {**scope, FALLBACK_KEY: fallback.reason}
-            await self._marked(forward, f"fallback:{fallback.reason}", scope, client.replay, send)
+            try:
+                await self._marked(forward, f"fallback:{fallback.reason}", scope, client.replay, send)
+            finally:
+                client.leave()
 
     async def _converse(
         self, forward: Forward, client: _Client
@@ -248,6 +251,7 @@ class _Client:
     _reading = False
     _limit: int | None = None
     _watcher: asyncio.Task[None] | None = None
+    _receiving: asyncio.Future[MutableMapping[str, Any]] | None = None
     _stream: AsyncGenerator[bytes, None] | None = None
     _fail: Callable[[ForwardError], None] | None = None
     _streaming = False
@@ -269,7 +273,21 @@ class _Client:
 
     async def replay(self) -> MutableMapping[str, Any]:
         """Give the wrapped app what was received before it was asked, and then what comes."""
-        return self._seen.pop(0) if self._seen else await self._receive()
+        if self._seen:
+            return self._seen.pop(0)
+        return await (self._receive() if self._receiving is None else self._next())
+
+    async def _next(self) -> MutableMapping[str, Any]:
+        """Receive by a call that goes on if whoever waits for it is cancelled; the next one takes it over.
+
+        No server says that a second `receive` works after a cancelled one: gunicorn takes the client for gone
+        from then on.
+        """
+        if self._receiving is None:
+            self._receiving = asyncio.ensure_future(self._receive())
+        await asyncio.wait((self._receiving,))
+        done, self._receiving = self._receiving, None
+        return done.result()
 
     def _note(self, message: MutableMapping[str, Any]) -> None:
         """Keep what was received for `replay`, as long as that may be asked for."""
@@ -321,22 +339,33 @@ class _Client:
             self._watcher = asyncio.get_running_loop().create_task(self._wait_for_disconnect())
 
     async def _wait_for_disconnect(self) -> None:
-        message = await self._receive()
+        message = await self._next()
         while message["type"] != "http.disconnect":
             self._note(message)
             await asyncio.sleep(0)  # a server that never waits here must not stop the loop
-            message = await self._receive()
+            message = await self._next()
+        self._seen.append(message)
         if self._fail is not None:
             self._fail(_gone())
 
-    async def aclose(self, answer: AsyncAnswer | None) -> None:
-        """End what was started: the watcher, and the body once nobody reads it any more."""
+    async def aclose(self, answer: AsyncAnswer | None, *, stays: bool = False) -> None:
+        """End what was started: the watcher, and the body once nobody reads it any more.
+
+        With `stays`, the wrapped app will ask for what comes.
+        """
         if self._watcher is not None:
             self._watcher.cancel()
+        if not stays:
+            self.leave()
         if answer is not None:
             await answer.settle()
         if self._stream is not None:
             await self._stream.aclose()
+
+    def leave(self) -> None:
+        """Stop waiting for what nobody will take."""
+        if self._receiving is not None:
+            self._receiving.cancel()
 
 
 async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

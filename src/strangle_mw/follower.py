@@ -70,6 +70,7 @@ class Follower:
         self._stopped = Event()
         self._published = ""
         self._flushed = self._beaten = 0.0
+        self._changed = False
         self._started = time()
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
 
@@ -124,7 +125,7 @@ class Follower:
         self._raw, self.refused = raw, ""
         if found != live.overrides:  # a store without a document says so at every look
             live.follow(found)
-            self._beaten = 0.0  # who has made the change looks at who follows
+            self._changed = True  # who has made the change looks at who follows
 
     def _put_back(self, revision: int) -> None:
         """Give a store that has lost its data, or is an old copy, what this process knows."""
@@ -164,7 +165,8 @@ class Follower:
                     self._write()
                 if leaving and not self._beaten:
                     return  # nobody knows this process: it has not served
-                if now is None or now >= self._beaten + BEAT:
+                if now is None or self._changed or now >= self._beaten + BEAT:
+                    self._changed = False
                     self._beaten = now or monotonic()
                     self._beat(_MOMENT if leaving else LIFE)
             except StoreError as exc:
@@ -220,9 +222,9 @@ def describe_table(revision: str, routes: tuple[CompiledRoute, ...]) -> bytes:
             "name": r.name,
             "stage": r.staging.dial.stage.value,
             "weight": r.staging.dial.points,
-            "weighted": r.declared.weight is not None,
+            "percent": r.declared.weight,
+            "fallback": r.declared.fallback,
             "legacy": r.action is None,
-            "group": r.staging.salt,
         }
         for r in routes
     ]
