@@ -87,7 +87,7 @@ def measure(options: Options, progress: Progress, folder: Path) -> Iterator[Tabl
     with servers.origin(folder) as modern:
         file = folder / "live.toml"
         library.write_table(file, modern.port, "legacy", patterns(ROUTES))
-        compiled = min(library.compile_seconds(file) for _ in range(3))
+        compiled = 0.0 if library.problem() else min(library.compile_seconds(file) for _ in range(3))
         for group in wanted:
             start = partial(_start, folder, file, modern.port, options.threads)
             names = group.wanted(options)

@@ -6,6 +6,7 @@ here. After a fork a process starts anew.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from threading import Lock
@@ -25,6 +26,18 @@ if TYPE_CHECKING:
     from strangle_mw.core.exchange import Outcome
     from strangle_mw.core.resilience import BreakerState, HealthState
     from strangle_mw.transports.make import AsyncPool, BlockingPool
+
+log = logging.getLogger("strangle_mw")
+
+_LOGGED: Mapping[Kind, int] = {
+    "breaker-open": logging.WARNING,
+    "breaker-closed": logging.WARNING,
+    "unhealthy": logging.WARNING,
+    "healthy": logging.INFO,
+    "retired-hit": logging.WARNING,
+    "override-waiting": logging.WARNING,
+    "reload": logging.INFO,
+}
 
 MAX_EVENTS = 1_000
 """Events that wait for the store; beyond it the oldest are dropped."""
@@ -178,8 +191,11 @@ class States:
                 self._counts[key] = self._counts.get(key, 0) + number
 
     def tell(self, kind: Kind, what: str, route: str = "") -> None:
-        """Note an event."""
-        self._events.append(Event(time(), kind, what, route))
+        """Note an event, and log what nobody else does."""
+        event = Event(time(), kind, what, route)
+        self._events.append(event)
+        if (level := _LOGGED.get(kind)) is not None:
+            log.log(level, "%s: %s%s", kind, event.what, f" (route {event.route!r})" if route else "")
 
     def take_events(self) -> Sequence[Event]:
         """Hand over what happened since the last time."""

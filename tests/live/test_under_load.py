@@ -221,7 +221,7 @@ def redis():
 def test_three_processes_follow_redis(table, redis):
     store = open_store(redis.url())
     with ExitStack() as stack:
-        names = ["gunicorn-gthread", "uvicorn-httptools", "gunicorn-sync"]
+        names = ["gunicorn-gthread", "uvicorn-httptools", "gunicorn-gevent"]
         ports = [stack.enter_context(workers(table, redis.url(), 1, name)) for name in names]
         loads = [stack.enter_context(Load(port, "/m/x", 1)) for port in ports]
         until(lambda: len(store.workers()) == 3)

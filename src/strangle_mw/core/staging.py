@@ -140,7 +140,8 @@ def _check_fallback(route: Route, note: Callable[[str, str, str], None]) -> None
     for at, entry in enumerate(route.fallback_on):
         if not is_listable(entry):
             note(f"fallback_on[{at}]", f"{entry!r} must be '5xx', '404' or a status 500..599", "fallback-on")
-    auto = route.fallback == "auto" or (route.fallback == "" and route.stage is not Stage.MODERN)
+    unsaid = route.fallback == "" and route.stage not in (Stage.MODERN, Stage.RETIRED)
+    auto = route.fallback == "auto" or unsaid
     for name in ("fallback_on", "shared_store"):
         if getattr(route, name) and not auto:
             note(name, "acts with fallback = 'auto' only; say so, or remove it", "field-unused")
