@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 NAME = "canary"
 ROUTES = 1_000
-USERS = 1_000
+USERS = 100
+"""As many requests stay in the processor's caches, as one does that a server has just read."""
+REPEATS = 200
+"""Times over all users in one timing."""
 WEIGHT = 50.0
 """Percent, so that as many users are on either side."""
 NO_ROUTE, LEGACY, MODERN = "no-route", "legacy", "modern"
@@ -87,7 +90,7 @@ def _rounds(names: list[str], options: Options, progress: Progress) -> dict[str,
     for turn in range(options.rounds + 1):
         progress.say(f"round {turn} of {options.rounds}: {NAME}")
         for name, timing in timings.items():
-            sample = timed(*timing)
+            sample = timed(*timing, REPEATS)
             if turn:  # the first one warms up
                 series[name].samples.append(sample)
     return series
@@ -113,8 +116,9 @@ def _decisions(stage: str, weight: float | None, expect: str) -> Timing:
     decide = library.decider(patterns(ROUTES), stage, weight)
     questions: list[Any] = []
     users, paths = random.Random(1), (misses if expect == NO_ROUTE else hits)(ROUTES)
+    step = len(paths) // USERS + 1  # odd, so that every kind of path is among them
     while len(questions) < USERS:
-        question = _request(paths[len(questions) % len(paths)], _new_user(users))
+        question = _request(paths[len(questions) * step % len(paths)], _new_user(users))
         side = library.side(decide(question))
         if side == expect:
             questions.append(question)

@@ -194,12 +194,13 @@ def matcher(patterns: list[str]) -> Callable[[bytes], bool]:
 
 def preparer(patterns: list[str]) -> Callable[[dict[str, Any]], bool]:
     """Return all that happens to an ASGI scope before it is handed over or sent: `decision.prepare`."""
+    from strangle_mw.asgi import _READER
     from strangle_mw.core.decision import LEGACY, prepare
 
-    snapshot, reader = _snapshot(tuple(patterns)), _Reader()
+    snapshot = _snapshot(tuple(patterns))
 
     def decide(scope: dict[str, Any]) -> bool:
-        found = prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, reader)
+        found = prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, _READER)
         return found is not LEGACY
 
     return decide
@@ -209,12 +210,13 @@ def decider(
     patterns: list[str], stage: str, weight: float | None = None
 ) -> Callable[[dict[str, Any]], object]:
     """Return `decision.prepare` over a table whose routes are all in one stage; the decision comes back."""
+    from strangle_mw.asgi import _READER
     from strangle_mw.core.decision import prepare
 
-    snapshot, reader = _snapshot(tuple(patterns), stage=stage, weight=weight), _Reader()
+    snapshot = _snapshot(tuple(patterns), stage=stage, weight=weight)
 
     def decide(scope: dict[str, Any]) -> object:
-        return prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, reader)
+        return prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, _READER)
 
     return decide
 
@@ -247,8 +249,9 @@ def chooser(weight: float, *sticky: str) -> Callable[[RequestHead], bool]:
 
 def request_head(scope: dict[str, Any]) -> RequestHead:
     """Return a request as the ASGI driver reads it."""
-    found: RequestHead = _Reader.head(scope, scope["raw_path"], b"")
-    return found
+    from strangle_mw.asgi import _READER
+
+    return _READER.head(scope, scope["raw_path"], b"")
 
 
 def hasher() -> Callable[[str], int]:
@@ -256,27 +259,6 @@ def hasher() -> Callable[[str], int]:
     from strangle_mw.core.sticky import bucket
 
     return partial(bucket, "modern")
-
-
-class _Reader:
-    """Reads a scope as the ASGI driver does."""
-
-    encoding = "utf-8"
-
-    @staticmethod
-    def head(source: Any, path: bytes, authority: bytes) -> Any:
-        from strangle_mw import RequestHead
-
-        return RequestHead(
-            source["method"],
-            path,
-            source["query_string"],
-            source["headers"],
-            source["scheme"],
-            source["client"][0],
-            authority,
-            source["http_version"],
-        )
 
 
 @lru_cache(maxsize=1)  # two routers ask for the same table, and a large one takes its time

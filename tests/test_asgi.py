@@ -259,7 +259,9 @@ def test_the_end_of_the_lifespan_closes_the_pools(echo):
 
 def test_the_bulkhead_answers_503_at_once(echo):
     async def run():
-        app = strangle(legacy([]), [Route("/m/*", to=Upstream(url=echo.address, max_in_flight=1), fallback="off")])
+        app = strangle(
+            legacy([]), [Route("/m/*", to=Upstream(url=echo.address, max_in_flight=1), fallback="off")]
+        )
         first, second = Client(), Client()
         waiting = asyncio.create_task(app(http("/m/stall"), first.receive, first.send))
         assert await asyncio.to_thread(echo.arrived.acquire, timeout=20)
@@ -347,6 +349,67 @@ def test_one_watcher_for_one_client_whatever_is_sent_again():
         assert isinstance(failed[0][1], ForwardError)
 
     asyncio.run(run())
+
+
+class Strict(Client):
+    """Stands no second `receive` beside the first, and takes a cancelled one for the client's end, as gunicorn does."""
+
+    waiting = cancelled = False
+
+    async def receive(self):
+        assert not self.waiting
+        assert not self.cancelled
+        self.waiting = True
+        try:
+            return await super().receive()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        finally:
+            self.waiting = False
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_legacy_takes_over_the_receive_that_is_under_way(echo, waits):
+    async def app(scope, receive, send):
+        assert (await receive())["type"] == "http.request"
+        await send({"type": "http.response.start", "status": 299, "headers": []})
+        await send({"type": "http.response.body", "body": b"open", "more_body": waits})
+        if waits:
+            client.left.set()
+            for _ in range(2):  # a client that has left has left for ever
+                assert (await receive())["type"] == "http.disconnect"
+            client.messages.append("legacy has seen it")
+
+    client = Strict()
+    slow = Upstream(url=echo.address, timeout=0.4)
+
+    async def run():
+        strangled = strangle(app, [Route("/m/*", to=slow, fallback="auto")])
+        async with asyncio.timeout(20):
+            await strangled(http("/m/stall"), client.receive, client.send)
+        await strangled.engine.aclose(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(run())
+    assert (client.status, client.body) == (299, b"open")
+    assert client.messages == (["legacy has seen it"] if waits else [])
+    assert client.cancelled is not waits  # what nobody takes over ends with the request
+
+
+def test_a_client_that_leaves_too_late_to_be_noticed_has_left_for_legacy():
+    from strangle_mw.asgi import _Client
+
+    async def run():
+        given = Strict()
+        given.left.set()
+        client = _Client(given.receive)
+        client.watch(lambda _: None)  # the exchange has failed before: nobody listens any more
+        await client._watcher
+        return [(await client.replay())["type"] for _ in range(3)]
+
+    assert asyncio.run(run()) == ["http.request", "http.disconnect", "http.disconnect"]
 
 
 def test_a_receive_that_never_waits_does_not_stop_the_loop(echo):

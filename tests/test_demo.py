@@ -142,8 +142,11 @@ def test_a_canary_is_the_same_users_each_time_and_a_higher_weight_adds_some(
 
 def test_no_request_fails_when_the_service_is_killed(replay: subprocess.CompletedProcess[str]) -> None:
     part = steps(replay)[7]
-    (asked, failed), counted = promises(part).items()
-    assert (failed, counted) == ("0 failed", ("counted by the workers", "the same"))
+    (asked, failed), *others = promises(part).items()
+    assert failed == "0 failed"
+    (_, counted), (_, breakers) = others
+    assert counted == "the same"
+    assert re.fullmatch(r"opened in ([12]) workers, closed again in \1", breakers)
     assert re.findall(r"^ {6}[\d.]+ s  leads-service (is \w+|answers)", part, re.MULTILINE) == [
         "is killed",
         "is up",
@@ -462,7 +465,7 @@ def test_a_failed_request_is_told(mover: Any, capsys: pytest.CaptureFixture[str]
 def test_what_the_workers_count_is_compared(
     mover: Any, monkeypatch: pytest.MonkeyPatch, now: dict[str, Any], *, kept: bool
 ) -> None:
-    monkeypatch.setattr(type(mover), "status", lambda self, settled: {"now": now})
+    monkeypatch.setattr(type(mover), "settled", lambda self, get, settled: {"now": now})
     mover.tell_who_answered([seen(), seen("monolith"), seen("monolith", fallback="breaker")])
     assert (mover.demo.screen.differences == []) is kept
 
@@ -488,6 +491,26 @@ def test_a_canary_has_users_on_both_sides(mover: Any, sides: dict[str, str], *, 
 def test_a_service_has_recovered_when_it_answers_all(fallbacks: str, *, well: bool) -> None:
     visits = [seen(fallback="breaker" if one == "f" else "") for one in fallbacks]
     assert load("demo").recovered(visits, 3) is well
+
+
+@pytest.mark.parametrize(
+    ("events", "kept"),
+    [
+        (["1 open", "2 open", "1 closed", "2 closed"], True),
+        (["1 open", "2 open", "1 closed"], False),
+        (["1 open", "1 closed", "1 open"], False),
+        ([], False),
+    ],
+)
+def test_breakers_have_to_open_and_to_close(
+    mover: Any, monkeypatch: pytest.MonkeyPatch, events: list[str], *, kept: bool
+) -> None:
+    told = [{"at": 1.0, "worker": "3", "kind": "breaker-open"}]  # before the kill
+    told += [{"at": 2.0, "worker": one[0], "kind": f"breaker-{one[2:]}"} for one in events]
+    monkeypatch.setattr(type(mover), "read", lambda self, *arguments: told)
+    monkeypatch.setattr(type(mover), "settled", lambda self, get, settled: get())
+    mover.tell_breakers(2.0)
+    assert (mover.demo.screen.differences == []) is kept
 
 
 def test_users_who_have_moved() -> None:

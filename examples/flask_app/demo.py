@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 else:  # a folder of scripts is no package when one of them is run
     from demo_servers import STRANGLE, Child, Children, DemoError, Signals, listen
     from demo_users import HOST, PATIENCE, USERS, Answer, Traffic, Visit, ask, ask_for_all
+
+T = TypeVar("T")
 
 TRIES = 5
 """How often each endpoint is asked in each step."""
@@ -295,15 +297,20 @@ class Mover:
     def change(self, *arguments: str, reason: str) -> None:
         self.command(*arguments, "--by", "demo", "--reason", reason, "--wait", "10")
 
-    def status(self, settled: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Read it until the workers have told it all, which takes them a second; return leads' part."""
+    def read(self, *arguments: str) -> Any:
+        return json.loads(self.demo.children.run(*arguments, "--json").stdout)
+
+    def status(self) -> dict[str, Any]:
+        """Return what `strangle status` says of leads."""
+        routes: list[dict[str, Any]] = self.read("status")["routes"]
+        return next(route for route in routes if route["route"] == "leads")
+
+    def settled(self, get: Callable[[], T], settled: Callable[[T], bool]) -> T:
+        """Read again until the workers have told it all, which takes them a second or two."""
         deadline = time.monotonic() + PATIENCE / 3
-        while True:
-            found = json.loads(self.demo.children.run("status", "--json").stdout)
-            leads: dict[str, Any] = next(route for route in found["routes"] if route["route"] == "leads")
-            if settled(leads) or time.monotonic() > deadline:
-                return leads
+        while not settled(found := get()) and time.monotonic() < deadline:
             self.demo.children.check()
+        return found
 
     # --- a canary
 
@@ -354,6 +361,7 @@ class Mover:
             self.at(killed, "leads-service answers all of its users again")
         self.tell(traffic)
         self.tell_who_answered(traffic.visits)
+        self.tell_breakers(killed)
 
     def traffic(self, query: str = "") -> Traffic:
         return Traffic(self.demo.monolith.port, PATHS["leads"] + query)
@@ -382,7 +390,8 @@ class Mover:
             f"{seen['monolith']:5} by the monolith, for users who have not moved\n"
             f"{instead.total():5} by the monolith instead of leads-service: {reasons}"
         )
-        now = self.status(lambda leads: leads["now"]["legacy"] + leads["now"]["modern"] >= len(visits))["now"]
+        enough = len(visits)
+        now = self.settled(self.status, lambda it: it["now"]["legacy"] + it["now"]["modern"] >= enough)["now"]
         expected = {
             "modern": seen[SERVERS["leads"]],
             "legacy": seen["monolith"] + instead.total(),
@@ -392,6 +401,18 @@ class Mover:
         same = counted == expected
         self.demo.screen.promise("counted by the workers", "the same" if same else f"{counted}", kept=same)
 
+    def tell_breakers(self, since: float) -> None:
+        """Show in how many workers the breaker has opened since a time, and whether it is closed again."""
+
+        def last() -> Mapping[str, str]:
+            events = [one for one in self.read("events", "-n", "1000") if one["at"] >= since]
+            return {one["worker"]: one["kind"] for one in events if one["kind"].startswith("breaker-")}
+
+        found = self.settled(last, lambda kinds: set(kinds.values()) == {"breaker-closed"})
+        closed = sum(kind == "breaker-closed" for kind in found.values())
+        told = f"opened in {len(found)} workers, closed again in {closed}"
+        self.demo.screen.promise("circuit breakers", told, kept=closed == len(found) > 0)
+
     # --- a rollback
 
     def roll_back(self) -> None:
@@ -399,7 +420,7 @@ class Mover:
         screen, server = self.demo.screen, SERVERS["leads"]
         self.change("set", "leads", "stage=modern", reason="all of them")
         with self.traffic() as traffic:
-            self.wait(lambda: len(traffic.visits) >= 50, "leads-service was not asked")
+            self.wait(lambda: len(moved(traffic.visits)) >= 50, "leads-service was not asked")
             self.change("rollback", "leads", reason="something looks odd")
             done = time.time()
             self.wait(lambda: sum(one.began > done for one in traffic.visits) >= 100, "Nobody went on asking")
@@ -407,7 +428,7 @@ class Mover:
         late = [one.server for one in traffic.visits if one.began > done]
         wrong = sum(name != "monolith" for name in late)
         screen.promise(f"{len(late)} after the command", f"{wrong} by {server}", kept=not wrong)
-        written = self.status(lambda leads: leads["stage"] == "legacy")["override"]["at"]
+        written = self.status()["override"]["at"]
         last = max(one.began for one in traffic.visits if one.server == server) - written
         followed = f"{max(last, 0.0):.2f} s after the change was stored"
         screen.lines(f"Followed by all workers: the last request went to {server} {followed}.")

@@ -273,6 +273,8 @@ class _Client:
 
     async def replay(self) -> MutableMapping[str, Any]:
         """Give the wrapped app what was received before it was asked, and then what comes."""
+        if not self._seen and self._watcher is not None:
+            await asyncio.wait((self._watcher,))  # granian forgets one of two that wait for a call of its own
         if self._seen:
             return self._seen.pop(0)
         return await (self._receive() if self._receiving is None else self._next())

@@ -17,7 +17,7 @@ from ipaddress import ip_network
 from os import PathLike
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from strangle_mw.core.compile import RouteCompiler
 from strangle_mw.core.decision import Snapshot
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 Source = str | PathLike[str] | Mapping[str, Any] | Sequence[Route | Mapping[str, Any]]
 """What `strangle` takes as its routes: a file's path, a document as a dict, or a list of routes."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger("strangle_mw")
 
@@ -195,31 +197,30 @@ def _guarded(route: Route, index: int) -> Route:
     when = route.when
     if when is None or iscoroutinefunction(when):
         return route  # the latter is refused by `core.compile`
-    guarded = _asked(when, f"routes[{index}].when raised; taken for no")
-    return dataclasses.replace(route, when=lambda head: bool(guarded(head)))
+    guarded = _asked(when, bool, f"routes[{index}].when raised; taken for no")
+    return dataclasses.replace(route, when=lambda head: guarded(head) is True)
 
 
 def _user(identify: Callable[[RequestHead], Any] | None) -> Callable[[RequestHead], str | None] | None:
     """Make `identify` name the user by text: an `id` of any type, None for nobody or if it raises."""
     if identify is None:
         return None
-    guarded = _asked(identify, "identify raised; taken for nobody")
-
-    def user(head: RequestHead) -> str | None:
-        found = guarded(head)
-        return None if found is None else str(found)
-
-    return user
+    return _asked(identify, str, "identify raised; taken for nobody")
 
 
-def _asked(function: Callable[[RequestHead], Any], what: str) -> Callable[[RequestHead], Any]:
-    """Guard a function of the user's: an error must not end a request, and is told once."""
+def _asked(
+    function: Callable[[RequestHead], Any], read: Callable[[Any], T], what: str
+) -> Callable[[RequestHead], T | None]:
+    """Guard a function of the user's, and what is made of its answer: a lazy one may raise only there.
+
+    An error must not end a request, and is told once.
+    """
     told: list[bool] = []
 
-    def guarded(head: RequestHead) -> Any:
+    def guarded(head: RequestHead) -> T | None:
         try:
             answer = function(head)
-            return None if hasattr(answer, "__await__") else answer
+            return None if answer is None or hasattr(answer, "__await__") else read(answer)
         except Exception:  # noqa: BLE001 - logged below with its traceback
             if not told:
                 told.append(True)

@@ -27,7 +27,7 @@ from strangle_mw.core.messages import problem
 from strangle_mw.core.model import HttpxUpstream, Stage
 from strangle_mw.errors import ForwardError
 from strangle_mw.follower import Follower
-from strangle_mw.live import Live
+from strangle_mw.live import INTERVAL, Live
 from strangle_mw.probing import Probers
 from strangle_mw.states import Endpoints, States
 from strangle_mw.stores import open_store
@@ -108,14 +108,18 @@ class Engine:
         """
         if not self._looking.acquire(blocking=False):
             return
+        pause = INTERVAL
         try:
             self.due = inf  # nobody else looks meanwhile
             if self._shared:
                 self.follower.start()
             self.probers.watch(self.snapshot.upstreams.values())
-            self.due = monotonic() + self.live.look()
+            pause = self.live.look()
             self.pools.sweep()
+        except Exception:  # no thread was to be had, say: not a matter of the request that has come by
+            log.exception("looking for changes has failed, and is tried again")
         finally:
+            self.due = monotonic() + pause  # also after a timeout of gevent's in the middle of it
             self._looking.release()
 
     def sync(self) -> None:

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from strangle_mw.core.events import safe_text
 from strangle_mw.core.overrides import OverridesError, parse_overrides
-from strangle_mw.stores.base import StoreError
+from strangle_mw.stores.base import MAX_FACT, StoreError, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from strangle_mw.core.compiled import CompiledRoute
     from strangle_mw.live import Live
     from strangle_mw.states import States
@@ -36,6 +38,9 @@ BEAT = 2.0
 LIFE = 15.0
 """Seconds after which a worker without a sign of life is forgotten."""
 
+CHECK = 60.0
+"""Seconds between two looks whether the store still has the table's description."""
+
 _MOMENT = 0.001
 
 KEY = "STRANGLE_STORE_KEY"
@@ -50,7 +55,7 @@ def store_key() -> bytes:
 class Follower:
     """Keeps one process in step with its store.
 
-    `error` says why the store cannot be used at the moment, `refused` why its document is not followed.
+    `refused` says why the store's document is not followed.
     """
 
     def __init__(self, store: Store, live: Live, states: States) -> None:
@@ -58,17 +63,23 @@ class Follower:
         self._live = live
         self._states = states
         self._key = store_key()
-        self._raw = b""
-        self.error = ""
+        self._raw = self._refused = b""
+        self._faults: dict[str, str] = {}
         self.refused = ""
         self.reset_after_fork()
+
+    @property
+    def error(self) -> str:
+        """Why the store cannot be used at the moment, "" if it can."""
+        return next(iter(self._faults.values()), "")
 
     def reset_after_fork(self) -> None:
         """Begin anew in a child process: no thread, another worker."""
         self._thread: Thread | None = None
         self._lock = Lock()
         self._stopped = Event()
-        self._published = ""
+        self._sure = False
+        self._published, self._checked = "", 0.0
         self._flushed = self._beaten = 0.0
         self._changed = False
         self._started = time()
@@ -107,28 +118,33 @@ class Follower:
         """Follow the overrides, if they have changed."""
         live = self._live
         try:
-            raw = self._store.read(live.overrides.revision)
+            # The last time may have been broken off half-way: by an error, or by a fork beside this thread.
+            raw = self._store.read(live.overrides.revision if self._sure else -1)
         except StoreError as exc:
-            self._lost(str(exc))
+            self._lost("read", str(exc))
             return
-        self._back()
-        if raw is None:
+        self._back("read")
+        if raw is None or (raw and raw == self._refused):
             return
         try:
             found = parse_overrides(raw, self._key)
         except OverridesError as exc:
-            self._refuse(str(exc))
+            self._refuse(raw, str(exc))
             return
         if found.revision < live.overrides.revision:
             self._put_back(found.revision)
             return
-        self._raw, self.refused = raw, ""
-        if found != live.overrides:  # a store without a document says so at every look
+        self._back("put back")
+        self._raw, self._refused, self.refused = raw, b"", ""
+        if found != live.overrides or not self._sure:  # a store without a document says so at every look
+            self._sure = False
             live.follow(found)
+            self._sure = True
             self._changed = True  # who has made the change looks at who follows
 
     def _put_back(self, revision: int) -> None:
         """Give a store that has lost its data, or is an old copy, what this process knows."""
+        self._published = ""  # its tables may be gone as well
         mine = self._live.overrides.revision
         what = f"the store has revision {revision} of the overrides, {mine} was known: put back"
         try:
@@ -136,41 +152,49 @@ class Follower:
                 log.warning("%s", what)
                 self._states.tell("store-back", what)
         except StoreError as exc:
-            self._lost(str(exc))
+            self._lost("put back", str(exc))
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, raw: bytes, reason: str) -> None:
+        self._refused = raw  # not parsed again and again: a large one takes a tenth of a second
         if reason != self.refused:
             self.refused = reason
             log.error("the overrides in the store are refused, the last good ones stay: %s", reason)
             self._states.tell("store-refused", reason)
 
-    def _lost(self, reason: str) -> None:
-        if not self.error:
+    def _lost(self, doing: str, reason: str) -> None:
+        """Tell, once, that the store fails at something; one that is full can still be read, say."""
+        if not self._faults:
             log.error("the store cannot be used, the last known overrides stay: %s", reason)
             self._states.tell("store-lost", reason)
-        self.error = reason
+        self._faults[doing] = reason
 
-    def _back(self) -> None:
-        if self.error:
-            self.error = ""
+    def _back(self, doing: str) -> None:
+        if self._faults.pop(doing, "") and not self._faults:
+            self._published = ""
             log.warning("the store can be used again")
             self._states.tell("store-back", "the store can be used again")
 
     def flush(self, now: float | None = None, *, leaving: bool = False) -> None:
         """Write counters, events and a sign of life: what is due at `now`, or everything."""
         with self._lock:
-            try:
-                if now is None or now >= self._flushed + FLUSH:
-                    self._flushed = now or 0.0
-                    self._write()
-                if leaving and not self._beaten:
-                    return  # nobody knows this process: it has not served
-                if now is None or self._changed or now >= self._beaten + BEAT:
-                    self._changed = False
-                    self._beaten = now or monotonic()
-                    self._beat(_MOMENT if leaving else LIFE)
-            except StoreError as exc:
-                self._lost(str(exc))
+            if now is None or now >= self._flushed + FLUSH:
+                self._flushed = now or 0.0
+                self._try("write", self._write)
+            if leaving and not self._beaten:
+                return  # nobody knows this process: it has not served
+            if now is None or self._changed or now >= self._beaten + BEAT:
+                self._changed = False
+                self._beaten = now or monotonic()
+                self._try("beat", lambda: self._beat(_MOMENT if leaving else LIFE))
+
+    def _try(self, doing: str, act: Callable[[], None]) -> None:
+        """Let the failing of one thing keep none of the others from being done."""
+        try:
+            act()
+        except StoreError as exc:
+            self._lost(doing, str(exc))
+        else:
+            self._back(doing)
 
     def _write(self) -> None:
         counts = self._states.take_counts()
@@ -190,11 +214,12 @@ class Follower:
 
     def _beat(self, life: float) -> None:
         table = self._live.table
-        if table.revision != self._published:
+        if table.revision != self._published or monotonic() >= self._checked + CHECK:
+            self._checked = monotonic()
             if table.revision not in self._store.tables():
                 self._store.publish_table(table.revision, describe_table(table.revision, table.table.routes))
             self._published = table.revision
-        self._store.beat(self.worker, self._sign_of_life(), life)
+        self._store.beat(self.worker, fitting(self._sign_of_life()), life)
 
     def _sign_of_life(self) -> dict[str, Any]:
         live = self._live
@@ -213,6 +238,23 @@ class Follower:
             "problems": [safe_text(p, 500) for p in problems],
             "upstreams": self._states.describe(),
         }
+
+
+def fitting(said: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a sign of life what makes it too long to be read: its worker would not be seen at all.
+
+    First the upstreams that nothing is wrong with, then more.
+    """
+    troubled = {
+        name: states
+        for name, states in said["upstreams"].items()
+        if any(s["breaker"] != "closed" or s["health"] == "unhealthy" for s in states)
+    }
+    for part, less in (("upstreams", troubled), ("upstreams", {}), ("waiting", []), ("problems", [])):
+        if len(to_json(said)) <= MAX_FACT:
+            break
+        said = {**said, part: less}
+    return said
 
 
 def describe_table(revision: str, routes: tuple[CompiledRoute, ...]) -> bytes:

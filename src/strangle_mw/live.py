@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from itertools import islice
 from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ INTERVAL = 1.0
 
 SWITCH = "STRANGLE_ALL"
 """The variable of the environment that turns everything off: `legacy`."""
+
+MAX_TOLD = 20
+"""Changes of overrides that are logged one by one: one command may change thousands."""
 
 _OFF = Dial(Stage.LEGACY, 0, overridden=True)
 _AT_START_ONLY = ("store", "interface")
@@ -92,8 +96,11 @@ class Live:
         """Put other overrides in force."""
         before, self.overrides = self.overrides, overrides
         self.refresh()
-        for change in _changes(before, overrides):
+        changes = [*islice(_changes(before, overrides), MAX_TOLD + 1)]
+        for change in changes[:MAX_TOLD]:
             log.info("%s", change)
+        if len(changes) > MAX_TOLD:
+            log.info("more overrides have changed, too; `strangle status` shows them all")
 
     def refresh(self) -> None:
         """Make the snapshot anew from the table, the overrides and the switches."""
@@ -142,7 +149,11 @@ class Live:
         if not watch.settled():
             return SETTLED
         self._reloading = True
-        Thread(target=self._reload, args=(watch,), name="strangle-reload", daemon=True).start()
+        try:
+            Thread(target=self._reload, args=(watch,), name="strangle-reload", daemon=True).start()
+        except BaseException:
+            self._reloading = False
+            raise
         return INTERVAL
 
     def _reload(self, watch: FileWatch) -> None:
@@ -178,6 +189,8 @@ class Live:
     def reset_after_fork(self) -> None:
         """Forget threads and locks of the parent."""
         self._lock = Lock()
+        if self._reloading and self.watch is not None:
+            self.watch.accept(None)  # it was noted as read, and the thread that read it is the parent's
         self._reloading = False
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, prepare
-from strangle_mw.core.exchange import FallBack, Send
+from strangle_mw.core.exchange import FallBack, Relay, Send
 from strangle_mw.core.fallback import NEVER, SAFE_METHODS
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
 from strangle_mw.core.messages import RequestHead, status_class
@@ -125,14 +125,14 @@ class WSGIStrangler:
         if outcome:  # whatever becomes of the answer: an app that is a generator has not even begun
             self.engine.count(of, "legacy", outcome)
 
-        def marked(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
+        def marked(status: str, headers: list[tuple[str, str]], *more: Any, **named: Any) -> Any:
             nonlocal counted
             if not counted:
                 counted = True
                 self.engine.count(of, "legacy", _class_of(status))
             if mark is not None:
                 headers = mark_wsgi_headers(headers, mark, method)
-            return start_response(status, headers, *exc_info)
+            return start_response(status, headers, *more, **named)
 
         try:
             return self.app(environ, marked)
@@ -156,21 +156,23 @@ class WSGIStrangler:
     def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         body = _Body(environ, forward, self.engine.settings.replay_limit)
         try:
-            answer, headers, fallback = self._converse(forward, body)
-            if answer is not None:
-                return self._relay(forward, answer, headers, start_response)
+            found = self._converse(forward, body)
         except ForwardError as error:
             self.engine.count(forward, "modern", "failed")
             return _respond(start_response, error.status, *self.engine.failed(forward, error))
-        reason = "" if fallback is None else fallback.reason
-        environ[FALLBACK_KEY] = reason
+        if not isinstance(found, FallBack):
+            return self._relay(forward, *found, start_response)
+        environ[FALLBACK_KEY] = found.reason
         body.replay(environ)
-        return self._marked(forward, f"fallback:{reason}", environ, start_response)
+        return self._marked(forward, f"fallback:{found.reason}", environ, start_response)
 
     def _converse(
         self, forward: Forward, body: _Body
-    ) -> tuple[BlockingAnswer | None, list[Header], FallBack | None]:
-        """Perform the effects of `core.exchange`, blocking; return answer and headers, or a fallback."""
+    ) -> tuple[BlockingAnswer, list[Header], bytes] | FallBack:
+        """Perform the effects of `core.exchange`, blocking.
+
+        Returns the answer, its headers and the first bytes of its body, or a fallback.
+        """
         engine, method = self.engine, forward.head.method
         policy = engine.policy(forward)
         content, length = body.read()
@@ -178,6 +180,7 @@ class WSGIStrangler:
         conversation = engine.begin(forward, pools, policy, replayable=isinstance(content, bytes))
         answer: BlockingAnswer | None = None
         headers: list[Header] = []
+        first = b""
         try:
             effect = next(conversation)
             while isinstance(effect, Send):
@@ -192,28 +195,36 @@ class WSGIStrangler:
                         patient=policy is NEVER,
                     )
                     headers = public_headers(answer.headers, answer.status, forward, effect.endpoint)
+                    effect = conversation.send(answer.status)
+                    if isinstance(effect, Relay):
+                        first = _first(answer, headers)
                 except ForwardError as exc:
-                    if answer is not None:  # its headers are no headers
+                    if answer is not None:
                         answer.close()
                     effect = conversation.throw(exc)
-                else:
-                    effect = conversation.send(answer.status)
+        except BaseException:  # gevent's timeouts are no more
+            if answer is not None:
+                answer.close()
+            raise
         finally:
             conversation.close()
-        if not isinstance(effect, FallBack):
-            return answer, headers, None
-        if answer is not None:
-            answer.close()
-        return None, headers, effect
+        if isinstance(effect, FallBack):
+            if answer is not None:
+                answer.close()
+            return effect
+        assert answer is not None  # noqa: S101 - `Relay` follows an answer
+        return answer, headers, first
 
     def _relay(
-        self, forward: Forward, answer: BlockingAnswer, headers: list[Header], start_response: StartResponse
+        self,
+        forward: Forward,
+        answer: BlockingAnswer,
+        headers: list[Header],
+        body: bytes,
+        start_response: StartResponse,
     ) -> Iterable[bytes]:
         try:
-            body, complete = answer.take(), answer.complete
-            if not (body or complete or (b"content-type", b"text/event-stream") in _kinds(headers)):
-                # Servers send the head with the first bytes (PEP 3333): a cut before them can still be told.
-                body, complete = answer.read(), answer.complete
+            complete = answer.complete
             if complete:
                 answer.close()
             first = _respond(start_response, answer.status, headers, body, answer.reason.decode("latin-1"))
@@ -224,6 +235,14 @@ class WSGIStrangler:
             return _Stream(answer, first, forward, self.engine)
         self.engine.count(forward, "modern", status_class(answer.status))
         return first
+
+
+def _first(answer: BlockingAnswer, headers: list[Header]) -> bytes:
+    """Read what comes with the head; servers send both together (PEP 3333), so a cut before can still be told."""
+    body = answer.take()
+    if body or answer.complete or (b"content-type", b"text/event-stream") in _kinds(headers):
+        return body
+    return answer.read()
 
 
 def _class_of(status: str) -> str:

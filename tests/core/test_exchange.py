@@ -229,3 +229,30 @@ def test_a_conversation_that_is_broken_off_gives_the_endpoint_back():
     next(conversation)
     conversation.close()
     assert endpoints.settled == [(0, None)]
+
+
+# --- cut after its head, while the client has seen nothing of it (WSGI holds a head until the first bytes)
+
+CUT = ForwardError("body", "closed by the upstream", request_sent=True)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_cut_before_the_client_has_seen_anything(policy):
+    for (kind, method), replayable, budget in product(KINDS, BOTH, BOTH):
+        conversation = exchange(
+            method,
+            Scripted(),
+            replayable=replayable,
+            policy=POLICIES[policy],
+            spend=lambda budget=budget: budget,
+        )
+        next(conversation)
+        assert isinstance(conversation.send(200), Relay)
+        falls = policy in ("auto", "shared", "wide") and kind == "safe"
+        falls = falls or (policy == "shared" and kind == "idempotent")
+        if falls and replayable and budget:
+            assert conversation.throw(CUT).reason == "reset"
+        else:
+            with pytest.raises(ForwardError) as caught:
+                conversation.throw(CUT)
+            assert caught.value is CUT

@@ -400,6 +400,15 @@ def test_a_failed_handshake_falls_back_where_the_route_says_so(front, name, reas
         assert json.loads(websocket.recv(DEADLINE))["fallback"] == reason
 
 
+@pytest.mark.parametrize("target", ["/fallen/x?echo", "/auto/nothing?echo", "/auto/stall?echo"])
+def test_legacy_talks_on_after_a_fallback(front, target):
+    with client(front, target) as websocket:
+        assert json.loads(websocket.recv(DEADLINE))["from"] == "legacy"
+        for message in ("one", "two"):
+            websocket.send(message)
+            assert websocket.recv(DEADLINE) == message
+
+
 def test_a_refusal_of_the_upstream_is_no_failure(front):
     with pytest.raises(InvalidStatus) as caught, client(front, "/auto/untilclose"):
         pass

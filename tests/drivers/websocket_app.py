@@ -23,6 +23,8 @@ async def legacy(scope, receive, send):
         told = {"from": "legacy", "path": scope["path"]}
         told |= {"fallback": scope["strangle.fallback"]} if "strangle.fallback" in scope else {}
         await send({"type": "websocket.send", "text": json.dumps(told)})
+        while scope["query_string"] == b"echo" and (event := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": event["text"]})
         await send({"type": "websocket.close", "code": 1000})
 
 

@@ -11,7 +11,13 @@ from test_reload import call, legacy
 from strangle_mw import Health, Route, Upstream, strangle
 from strangle_mw.core.dials import Dial
 from strangle_mw.core.model import Stage
-from strangle_mw.core.overrides import NO_OVERRIDES, Override, encode_overrides, parse_overrides, with_override
+from strangle_mw.core.overrides import (
+    NO_OVERRIDES,
+    Override,
+    encode_overrides,
+    parse_overrides,
+    with_override,
+)
 
 FAST = 0.1
 

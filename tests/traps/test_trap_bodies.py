@@ -5,7 +5,17 @@ import logging
 import threading
 
 import pytest
-from tests.transports.upstream import PATIENCE, ScriptedUpstream, body, close, head, send, tell, until_gone, wait
+from tests.transports.upstream import (
+    PATIENCE,
+    ScriptedUpstream,
+    body,
+    close,
+    head,
+    send,
+    tell,
+    until_gone,
+    wait,
+)
 from trapped import OK, SERVE, START, names, scripted, told
 
 from servers import connect, read_reply, request

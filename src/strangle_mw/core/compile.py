@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from hashlib import blake2b
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,11 @@ from strangle_mw.core.compiled import (
     Rewrite,
     Test,
 )
+from strangle_mw.core.events import UNSAFE, safe_text
 from strangle_mw.core.hygiene import HOP_BY_HOP, HeaderPlan
 from strangle_mw.core.messages import STANDARD_METHODS, is_token, normalize_host
 from strangle_mw.core.model import LEGACY_TARGET, MAX_SECONDS, Condition, HeaderRules, Route
+from strangle_mw.core.overrides import MAX_NAME
 from strangle_mw.core.patterns import PathPattern, PatternError, Template, parse_path, parse_template, undone
 from strangle_mw.core.staging import compile_staging, unused_fields
 from strangle_mw.core.sticky import is_address
@@ -79,6 +82,9 @@ class RouteCompiler:
             # What parses already and acts in a later version: a setting that does nothing would be believed.
             self.problem("identity", "acts in a later version; remove it", "not-yet")
         self._sticky(route)
+        if len(route.name) > MAX_NAME or UNSAFE.search(route.name):
+            what = f"must have at most {MAX_NAME} characters, none of control: no override could name it"
+            self.problem("name", what, "route-name")
         name = route.name or _derived_name(route, methods, pattern, hosts, tests)
         salt = ",".join(u.name for u in action.upstreams) if isinstance(action, ForwardTo) else name
         staging = compile_staging(route, salt, self.problem)
@@ -376,7 +382,11 @@ def _derived_name(
     hosts: Sequence[str],
     tests: Sequence[Test],
 ) -> str:
-    """Make a name from what a route matches: stable as long as that is."""
+    """Make a name from what a route matches: stable as long as that is, and fit for overrides."""
     what = pattern.text if pattern is not None else f"regex {route.regex}"
     more = [*hosts, *map(str, tests), *(["when"] if route.when else [])]
-    return f"{','.join(methods)} {what}".strip() + (f" [{', '.join(more)}]" if more else "")
+    name = f"{','.join(methods)} {what}".strip() + (f" [{', '.join(more)}]" if more else "")
+    if len(name) <= MAX_NAME and not UNSAFE.search(name):
+        return name
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+    return f"{safe_text(name, MAX_NAME - len(digest) - 1)} {digest}"

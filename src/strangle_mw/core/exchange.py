@@ -100,8 +100,13 @@ def exchange(
         finally:
             endpoints.settle(endpoint, outcome)
         if status:
-            refused = policy.refuses(method, status) and replayable and spend()
-            yield FallBack(f"status-{status}") if refused else _RELAY
+            if policy.refuses(method, status) and replayable and spend():
+                yield FallBack(f"status-{status}")
+                return
+            try:
+                yield _RELAY
+            except ForwardError as exc:  # cut after its head, of which the client has seen nothing yet
+                yield _without_answer(exc, method, policy, spend, replayable=replayable)
             return
     yield _without_answer(error, method, policy, spend, replayable=replayable)
 

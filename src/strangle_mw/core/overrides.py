@@ -32,10 +32,13 @@ MAX_DOCUMENT = 1 << 20
 MAX_REVISION = (1 << 53) - 1
 """The highest revision: every reader of JSON keeps it exactly (RFC 8259 section 6)."""
 
+MAX_NAME = 500
+"""Characters of a route's name beyond which no override could name it."""
+
 FORMAT = 1
 _MAX_DEPTH = 4  # document > overrides > one of them > what was declared
 _MAX_DIGITS = 20
-_NAME, _BY, _WHY = 500, 200, 1000  # characters
+_BY, _WHY = 200, 1000  # characters
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _MAC = re.compile(r"[0-9a-f]{64}")
 
@@ -152,7 +155,7 @@ def apply_overrides(table: RouteTable, overrides: Overrides) -> Applied:
         if isinstance(found, Dial):
             dials[name] = found
         else:
-            problems.append(Problem(f"override of {safe_text(name, _NAME)!r}", *found))
+            problems.append(Problem(f"override of {safe_text(name, MAX_NAME)!r}", *found))
         if route is not None and override.declared not in (None, route.staging.dial):
             contradicted.add(name)
     return Applied(dials, tuple(problems), frozenset(contradicted))
@@ -356,7 +359,7 @@ def _routes(value: object, where: str) -> dict[str, Override]:
     for name in routes:
         if not name:
             raise OverridesError(f"a name in {where} is empty")
-        _text(_NAME)(name, f"a name in {where}")
+        _text(MAX_NAME)(name, f"a name in {where}")
     return {name: _override(o, f"the override of {_quoted(name)}") for name, o in routes.items()}
 
 

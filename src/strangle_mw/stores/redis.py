@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
     WatchError,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from strangle_mw.stores.urls import RedisAddress
 
 _ATTEMPTS = 200
+_DIGITS = 19  # of 2**63 - 1, up to which Redis counts
 _LISTEN = 0.25  # seconds after which a closed store is noticed
 _PIPELINE = re.compile(r"(?s)Command # \d+ \(.*\) of pipeline caused error: ")
 
@@ -104,6 +106,9 @@ class RedisStore:
         try:
             yield self._links.get().client
         except (RedisError, OSError) as exc:
+            if isinstance(exc, ReadOnlyError):
+                # Another server has become the master; these connections would stay with the one that was.
+                self._links.get().client.connection_pool.disconnect()
             # `from None`: the original's arguments may hold what must not be shown.
             raise StoreError(self._sentence(exc)) from None
 
@@ -195,7 +200,7 @@ class RedisStore:
         """Return the counters, as `Store.counts`."""
         with self._client() as client:
             found = client.hgetall(self._counts)
-        return {_text(n): int(v) for n, v in found.items() if v.isdigit()}
+        return {_text(n): int(v) for n, v in found.items() if v.isdigit() and len(v) <= _DIGITS}
 
     def reset_counts(self, prefix: str) -> None:
         """Forget counters, as `Store.reset_counts`."""

@@ -6,6 +6,7 @@ For the thread of `probing`; what the answer means is `core.resilience`.
 from __future__ import annotations
 
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from strangle_mw.errors import ForwardError
@@ -14,6 +15,7 @@ from strangle_mw.transports.thread_pool import BlockingPool
 
 if TYPE_CHECKING:
     from strangle_mw.core.compiled import CompiledUpstream
+    from strangle_mw.transports.thread_pool import BlockingAnswer
 
 _FIELDS = b"user-agent: strangle-mw health\r\n\r\n"
 
@@ -41,17 +43,23 @@ class Probe:
                 if exc.stale and not fresh:
                     continue
                 return False
-            try:
-                while not answer.complete and answer.read():
-                    pass
-            except ForwardError:
-                return False
-            finally:
-                answer.close()
-            return 200 <= answer.status <= 299  # noqa: PLR2004 - RFC 9110 section 15.3
+            good = 200 <= answer.status <= 299  # noqa: PLR2004 - RFC 9110 section 15.3
+            return _read_on(answer, monotonic() + self._timeout) and good
         return False
 
     def close(self) -> None:
         """Close the connections."""
         for pool in self._pools:
             pool.close()
+
+
+def _read_on(answer: BlockingAnswer, until: float) -> bool:
+    """Read an answer to its end, and tell whether that was there in time: one without an end is none."""
+    try:
+        while not answer.complete and monotonic() < until and answer.read():
+            pass
+    except ForwardError:
+        return False
+    finally:
+        answer.close()
+    return answer.complete
