@@ -412,6 +412,20 @@ def test_a_client_that_leaves_too_late_to_be_noticed_has_left_for_legacy():
     assert asyncio.run(run()) == ["http.request", "http.disconnect", "http.disconnect"]
 
 
+@pytest.mark.parametrize("length", [200_000, -1], ids=["length", "chunked"])
+def test_what_is_streamed_is_not_kept(length):
+    """Nobody can be given it again: kept, it would only fill the memory (promise P15)."""
+    from strangle_mw.asgi import _Client
+
+    async def run():
+        parts = [{"type": "http.request", "body": b"x" * 50_000, "more_body": n < 3} for n in range(4)]
+        client = _Client(Client(*parts).receive)
+        body, _ = await client.body(length, None, 65_536)
+        return [len(chunk) async for chunk in body], client._seen
+
+    assert asyncio.run(run()) == ([50_000] * 4, [])
+
+
 def test_a_receive_that_never_waits_does_not_stop_the_loop(echo):
     async def run():
         async def receive():

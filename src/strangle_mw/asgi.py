@@ -16,7 +16,7 @@ from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, Reject, prepare
 from strangle_mw.core.exchange import FallBack
 from strangle_mw.core.exchange import Send as SendTo
-from strangle_mw.core.fallback import NEVER
+from strangle_mw.core.fallback import NEVER, outcome_of
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
 from strangle_mw.core.messages import RequestHead, status_class
 from strangle_mw.core.sticky import mark_headers
@@ -164,8 +164,11 @@ class ASGIStrangler:
             elif outcome:
                 raise  # the server then cuts the connection: an answer never ends cleanly before its end (P6)
             else:
-                outcome = "failed"
+                outcome = outcome_of(exc)
                 await _respond(send, exc.status, *self.engine.failed(forward, exc))
+        except (OSError, asyncio.CancelledError):  # of `send`: the client has left; some servers cancel then
+            outcome = "gone"
+            raise
         finally:
             if fallback is None:
                 self.engine.count(forward, "modern", outcome or "gone")

@@ -149,14 +149,8 @@ class Engine:
         route = forward.route.name
         if policy.mode == "auto":
             self.states.asked(route)
-        endpoints = Endpoints(self.states.upstream(forward.upstream), pools)
-        return exchange(
-            forward.head.method,
-            endpoints,
-            replayable=replayable,
-            policy=policy,
-            spend=lambda: self.states.spend(route),
-        )
+        endpoints = Endpoints(self.states, forward.upstream, pools, route)
+        return exchange(forward.head.method, endpoints, replayable=replayable, policy=policy)
 
     def policy(self, forward: Forward) -> FallbackPolicy:
         """Return what happens when the modern side fails; asked before anything of the body is read."""
@@ -291,13 +285,16 @@ def _hop_marker() -> bytes:
     return b"strangle-" + blake2b(b"strangle-mw hop", key=key, digest_size=12).hexdigest().encode()
 
 
+# Unique, not secret; our own, since an app that seeds `random` would make the same ids again and again.
+_random = random.Random()  # noqa: S311
+
+
 def _new_id() -> bytes:
-    # Unique, not secret; `random` seeds itself anew after a fork.
-    return hexlify(random.getrandbits(128).to_bytes(16, "big"))
+    return hexlify(_random.getrandbits(128).to_bytes(16, "big"))
 
 
 def _draw() -> int:
-    return random.randrange(10_000)  # noqa: S311 - shares out requests, decides nothing secret
+    return _random.randrange(10_000)
 
 
 def _make_probe(upstream: CompiledUpstream) -> Asks:
@@ -320,4 +317,5 @@ def _at_exit() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_random.seed)
 atexit.register(_at_exit)

@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from threading import Event, Lock, Thread
+import threading
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +75,9 @@ class Follower:
 
     def reset_after_fork(self) -> None:
         """Begin anew in a child process: no thread, another worker."""
-        self._thread: Thread | None = None
-        self._lock = Lock()
-        self._stopped = Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self._sure = False
         self._published, self._checked = "", 0.0
         self._flushed = self._beaten = 0.0
@@ -89,9 +89,10 @@ class Follower:
         """Start the thread if it does not run; the first read is done at once (after a fork it is late)."""
         if self._thread is not None and self._thread.is_alive():
             return
-        self._stopped.clear()
+        # Made now, and by their full names, for gevent that patches late: gunicorn's workers do.
+        self._lock, self._stopped = threading.Lock(), threading.Event()
         self.read()
-        self._thread = Thread(target=self._run, name="strangle-store", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="strangle-store", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -109,10 +110,10 @@ class Follower:
             try:
                 self.read()
                 self.flush(monotonic())
+                self._store.wait(POLL)
             except Exception:  # a bug must not end the following of the kill switch
                 log.exception("the store's thread goes on after an error")
                 self._stopped.wait(FLUSH)
-            self._store.wait(POLL)
 
     def read(self) -> None:
         """Follow the overrides, if they have changed."""
@@ -124,7 +125,11 @@ class Follower:
             self._lost("read", str(exc))
             return
         self._back("read")
-        if raw is None or (raw and raw == self._refused):
+        if raw and raw == self._refused:
+            return
+        if raw is None or (raw == self._raw and self._sure):
+            self._refused, self.refused = b"", ""
+            self._back("put back")
             return
         try:
             found = parse_overrides(raw, self._key)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import threading
 from itertools import islice
-from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ class Live:
         self._settings = settings
         self._states = states
         self._install = install
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._reloading = False
         self._since: dict[tuple[str, float], float] = {}
         self._dials: Mapping[str, Dial] = {}
@@ -106,10 +106,13 @@ class Live:
         """Make the snapshot anew from the table, the overrides and the switches."""
         with self._lock:
             routes = {r.name: r for r in self.table.table.routes}
-            applied = apply_overrides(self.table.table, self.overrides)
-            made = {(name, override.at) for name, override in self.overrides.routes.items()}
+            overrides = self.overrides  # `follow` replaces them at any time
+            applied = apply_overrides(self.table.table, overrides)
+            made = {(name, override.at) for name, override in overrides.routes.items()}
             self._since = {key: since for key, since in self._since.items() if key in made}
-            waiting = frozenset(n for n, dial in applied.dials.items() if self._waits(routes[n], dial))
+            waiting = frozenset(
+                n for n, dial in applied.dials.items() if self._waits(routes[n], dial, overrides.routes[n])
+            )
             fresh = waiting - self.waiting
             self.problems, self.waiting = applied.problems, waiting
             dials = {r: dial for r, dial in applied.dials.items() if r not in waiting}
@@ -120,7 +123,7 @@ class Live:
                 for name, route in routes.items()
                 if Stage.RETIRED in (route.staging.dial.stage, dials.get(name, _OFF).stage)
             )
-            if self.switched_off or self.overrides.kill is not None:
+            if self.switched_off or overrides.kill is not None:
                 dials = dict.fromkeys(routes, _OFF)
             self._install(dataclasses.replace(self.table, dials=dials))
         if fresh:
@@ -128,9 +131,8 @@ class Live:
         for route in fresh:
             self._states.tell("override-waiting", "waits for a good health answer of its upstream", route)
 
-    def _waits(self, route: CompiledRoute, dial: Dial) -> bool:
+    def _waits(self, route: CompiledRoute, dial: Dial, override: Override) -> bool:
         """Tell whether a route has to wait: it moves to the modern side, and no probe has been good since."""
-        override = self.overrides.routes[route.name]
         before = self._dials.get(route.name, route.staging.dial)
         if override.force or dial.stage not in MODERN_STAGES or before.stage in MODERN_STAGES:
             return False
@@ -150,7 +152,7 @@ class Live:
             return SETTLED
         self._reloading = True
         try:
-            Thread(target=self._reload, args=(watch,), name="strangle-reload", daemon=True).start()
+            threading.Thread(target=self._reload, args=(watch,), name="strangle-reload", daemon=True).start()
         except BaseException:
             self._reloading = False
             raise
@@ -188,7 +190,7 @@ class Live:
 
     def reset_after_fork(self) -> None:
         """Forget threads and locks of the parent."""
-        self._lock = Lock()
+        self._lock = threading.Lock()
         if self._reloading and self.watch is not None:
             self.watch.accept(None)  # it was noted as read, and the thread that read it is the parent's
         self._reloading = False

@@ -7,7 +7,7 @@ in, judging `core.resilience`.
 from __future__ import annotations
 
 import logging
-from threading import Event, Lock, Thread
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class Prober:
         self._probe = probe
         self._waited_for = waited_for
         self._found = found
-        self._wake = Event()
+        self._wake = threading.Event()
         self._stopped = False
-        Thread(target=self._run, name="strangle-health", daemon=True).start()
+        threading.Thread(target=self._run, name="strangle-health", daemon=True).start()
 
     def hurry(self) -> None:
         """Ask at once: somebody waits."""
@@ -64,11 +64,17 @@ class Prober:
             for endpoint in range(len(self._state.health)):
                 self._state.probed(endpoint, ok=self._asked(endpoint))
             if self._waited_for():
-                self._found()
+                self._tell()
             pause = min(HURRY, health.interval) if self._waited_for() else health.interval
             self._wake.wait(pause)
             self._wake.clear()
         self._probe.close()
+
+    def _tell(self) -> None:
+        try:
+            self._found()
+        except Exception:  # the thread goes on: who waits is told again after the next round
+            log.exception("the overrides could not be applied after a health check")
 
     def _asked(self, endpoint: int) -> bool:
         try:
@@ -92,7 +98,7 @@ class Probers:
         self._state = state
         self._waited_for = waited_for
         self._found = found
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._running: dict[CompiledUpstream, Prober] = {}
 
     def watch(self, upstreams: Iterable[CompiledUpstream]) -> None:
@@ -116,5 +122,5 @@ class Probers:
 
     def reset_after_fork(self) -> None:
         """Forget the parent's threads."""
-        self._lock = Lock()
+        self._lock = threading.Lock()
         self._running = {}

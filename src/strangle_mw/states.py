@@ -89,11 +89,15 @@ class UpstreamState:
 class Endpoints:
     """One conversation's view of an upstream: `core.exchange.Endpoints`, with the pools' loads."""
 
-    __slots__ = ("_permit", "_pools", "_state")
+    __slots__ = ("_permit", "_pools", "_route", "_state", "_states")
 
-    def __init__(self, state: UpstreamState, pools: Sequence[AsyncPool | BlockingPool]) -> None:
-        self._state = state
+    def __init__(
+        self, states: States, upstream: CompiledUpstream, pools: Sequence[AsyncPool | BlockingPool], route: str
+    ) -> None:
+        self._states = states
+        self._state = states.upstream(upstream)
         self._pools = pools
+        self._route = route
         self._permit: int | None = None
 
     def __len__(self) -> int:
@@ -129,6 +133,11 @@ class Endpoints:
                 changed = state.breakers[endpoint].record(permit, outcome, monotonic())
         if changed is not None:
             state.settled(endpoint, changed)
+
+
+    def spend(self) -> bool:
+        """Take one fallback from the route's budget, if there is one left."""
+        return self._states.spend(self._route)
 
 
 class States:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, prepare
 from strangle_mw.core.exchange import FallBack, Relay, Send
-from strangle_mw.core.fallback import NEVER, SAFE_METHODS
+from strangle_mw.core.fallback import NEVER, SAFE_METHODS, outcome_of
 from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
 from strangle_mw.core.messages import RequestHead, status_class
 from strangle_mw.core.sticky import mark_headers, mark_wsgi_headers
@@ -158,7 +158,7 @@ class WSGIStrangler:
         try:
             found = self._converse(forward, body)
         except ForwardError as error:
-            self.engine.count(forward, "modern", "failed")
+            self.engine.count(forward, "modern", outcome_of(error))
             return _respond(start_response, error.status, *self.engine.failed(forward, error))
         if not isinstance(found, FallBack):
             return self._relay(forward, *found, start_response)
@@ -238,7 +238,7 @@ class WSGIStrangler:
 
 
 def _first(answer: BlockingAnswer, headers: list[Header]) -> bytes:
-    """Read what comes with the head; servers send both together (PEP 3333), so a cut before can still be told."""
+    """Read what comes with the head: servers send both together (PEP 3333), so a cut before can be told."""
     body = answer.take()
     if body or answer.complete or (b"content-type", b"text/event-stream") in _kinds(headers):
         return body

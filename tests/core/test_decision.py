@@ -6,7 +6,6 @@ from support import Reader, decide, request
 from strangle_mw import Condition, HeaderRules, Redirect, Respond, Route, Split
 from strangle_mw.config import load
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, Reject, prepare
-from strangle_mw.core.messages import RequestHead
 from strangle_mw.core.model import MAX_REGEX_PATH
 
 M = "http://m"

@@ -12,7 +12,8 @@ from strangle_mw.errors import ForwardError
 class Scripted:
     """Endpoints that are chosen in their order; those in `closed` have an open breaker."""
 
-    def __init__(self, number=1, closed=()):
+    def __init__(self, number=1, closed=(), *, budget=True):
+        self.budget = budget
         self.number = number
         self.closed = closed
         self.settled = []
@@ -26,13 +27,15 @@ class Scripted:
     def settle(self, endpoint, outcome):
         self.settled.append((endpoint, outcome))
 
+    def spend(self):
+        return self.budget
+
 
 def converse(method, events, *, endpoints=None, replayable=True, policy=NEVER, budget=True):
     """Perform effects with scripted events; return what was sent, as (endpoint, fresh), and the end."""
     sends = []
-    conversation = exchange(
-        method, endpoints or Scripted(), replayable=replayable, policy=policy, spend=lambda: budget
-    )
+    endpoints = endpoints or Scripted(budget=budget)
+    conversation = exchange(method, endpoints, replayable=replayable, policy=policy)
     script = list(events)
     try:
         effect = next(conversation)
@@ -239,13 +242,8 @@ CUT = ForwardError("body", "closed by the upstream", request_sent=True)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_cut_before_the_client_has_seen_anything(policy):
     for (kind, method), replayable, budget in product(KINDS, BOTH, BOTH):
-        conversation = exchange(
-            method,
-            Scripted(),
-            replayable=replayable,
-            policy=POLICIES[policy],
-            spend=lambda budget=budget: budget,
-        )
+        endpoints = Scripted(budget=budget)
+        conversation = exchange(method, endpoints, replayable=replayable, policy=POLICIES[policy])
         next(conversation)
         assert isinstance(conversation.send(200), Relay)
         falls = policy in ("auto", "shared", "wide") and kind == "safe"

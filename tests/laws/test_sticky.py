@@ -16,6 +16,7 @@ from strangle_mw.core.sticky import (
     Key,
     Mark,
     bucket,
+    bucket_of,
     compile_sources,
     find_key,
     make_pin,
@@ -79,6 +80,7 @@ def test_routes_of_a_group_move_together(group, user, percent):
 @example("\ud800", "\udfff")
 def test_every_text_has_a_bucket(group, key):
     assert 0 <= bucket(group, key) <= 9999
+    assert bucket_of(group)(key) == bucket(group, key)  # whose group was hashed before
 
 
 @given(anything, anything, anything, st.sampled_from(["GET", "POST"]))

@@ -137,7 +137,7 @@ def test_so_is_whatever_ends_otherwise(strangled, outcome):
         side.close()
     assert_closed([key])
     # Under WSGI a client that leaves in its body has sent a bad one: 400.
-    assert key.outcome == ("failed" if strangled.kind == "wsgi" and outcome == "gone" else outcome)
+    assert key.outcome == ("4xx" if strangled.kind == "wsgi" and outcome == "gone" else outcome)
 
 
 def test_every_reason_of_a_fallback_is_on_the_list():

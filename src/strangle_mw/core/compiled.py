@@ -164,14 +164,14 @@ class CompiledRoute:
     when: Callable[[RequestHead], bool] | None
     action: Action | None
     weights: tuple[int, int, int, int]
+    conditional: bool = field(init=False)
+    """Whether more than host, path and method decides."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "conditional", bool(self.tests) or self.when is not None)
 
     def __repr__(self) -> str:
         return f"<route {self.name!r}>"
-
-    @property
-    def conditional(self) -> bool:
-        """Tell whether more than host, path and method decides."""
-        return bool(self.tests) or self.when is not None
 
     @property
     def encoded_slash(self) -> bool:

@@ -21,7 +21,6 @@ from strangle_mw.core.messages import (
 )
 from strangle_mw.core.model import Settings, TableOptions
 from strangle_mw.core.paths import is_plain, neutralize_slashes, readings, request_path, requote
-from strangle_mw.core.routing import NEEDS_HEAD, RouteTable
 from strangle_mw.core.staging import MODERN_STAGES, Crowd, choose_side, share_point
 
 if TYPE_CHECKING:
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
 
     from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.dials import Dial
+    from strangle_mw.core.routing import RouteTable
     from strangle_mw.core.sticky import Mark
     from strangle_mw.errors import Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Legacy:
+class Legacy(NamedTuple):
     """The wrapped app answers; the request is not touched.
 
     `LEGACY` is the default route. With a `route`, its stage has decided so: the hit is counted, and a
@@ -139,8 +138,7 @@ class Snapshot:
 
     def dial(self, route: CompiledRoute) -> Dial:
         """Return the stage and weight that are in force for a route."""
-        declared = route.staging.dial
-        return self.dials.get(route.name, declared) if self.dials else declared
+        return self.dials.get(route.name, route.staging.dial) if self.dials else route.staging.dial
 
     def active(self, route: object) -> CompiledRoute | None:
         """Return what was matched if it may take a request away from the wrapped app, else None."""
@@ -163,20 +161,22 @@ def prepare(
         found = snapshot.table.match_plain(text, method)
         if found is None:
             return LEGACY
-        if isinstance(found, CompiledRoute) and snapshot.active(found) is None:
-            return _untouched(snapshot, found)
+        if isinstance(found, CompiledRoute):
+            if found.action is None:
+                return LEGACY
+            dial = snapshot.dial(found)
+            if dial.stage not in MODERN_STAGES:
+                return Legacy(found, dial)
+            return _act(snapshot, found, dial, reader.head(source, target, b""), plain=True)
         head = reader.head(source, target, b"")
-        if found is NEEDS_HEAD:
-            found = snapshot.table.match_plain(text, method, head)
-        return _act(snapshot, found, head, plain=True) if isinstance(found, CompiledRoute) else LEGACY
+        found = snapshot.table.match_plain(text, method, head)
+        if isinstance(found, CompiledRoute):
+            return _act(snapshot, found, snapshot.dial(found), head, plain=True)
+        return LEGACY
     path, authority = request_path(raw, _encode(decoded, reader.encoding))
     if _no_reading_has_a_route(snapshot.table, path, method):
         return LEGACY
     return _prepare_carefully(snapshot, path, reader.head(source, path, authority))
-
-
-def _untouched(snapshot: Snapshot, route: CompiledRoute) -> Legacy:
-    return LEGACY if route.action is None else Legacy(route, snapshot.dial(route))
 
 
 def _encode(decoded: str, encoding: str) -> bytes:
@@ -198,7 +198,9 @@ def _prepare_carefully(snapshot: Snapshot, path: bytes, head: RequestHead) -> De
     plain = is_plain(path) is not None
     if not plain and not _one_reading(snapshot, path, head, route):
         return _ambiguous(snapshot, head, route)
-    return _act(snapshot, found, head, plain=plain) if isinstance(found, CompiledRoute) else LEGACY
+    if isinstance(found, CompiledRoute):
+        return _act(snapshot, found, snapshot.dial(found), head, plain=plain)
+    return LEGACY
 
 
 def _ambiguous(snapshot: Snapshot, head: RequestHead, route: CompiledRoute | None) -> Decision:
@@ -227,11 +229,10 @@ def _as_data(route: CompiledRoute | None, path: bytes) -> bytes:
     return b"/".join(segments)
 
 
-def _act(snapshot: Snapshot, route: CompiledRoute, head: RequestHead, *, plain: bool) -> Decision:
+def _act(snapshot: Snapshot, route: CompiledRoute, dial: Dial, head: RequestHead, *, plain: bool) -> Decision:
     action = route.action
     if action is None:
         return LEGACY
-    dial = snapshot.dial(route)
     modern, mark = choose_side(route.staging, dial, head, snapshot.crowd)
     if not modern:
         return Legacy(route, dial, mark)

@@ -14,7 +14,7 @@ from strangle_mw.core.fallback import BAD_GATEWAY, NEVER, SAFE_METHODS, reason_o
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator
+    from collections.abc import Collection, Generator
 
     from strangle_mw.core.fallback import FallbackPolicy
 
@@ -57,14 +57,12 @@ class Endpoints(Protocol):
     def settle(self, endpoint: int, outcome: Outcome | None) -> None:
         """Say how an endpoint did; None: nothing that speaks for or against it."""
 
+    def spend(self) -> bool:
+        """Take one fallback from the route's budget, if there is one left (design section 4.2 rule 4)."""
+
 
 def exchange(
-    method: str,
-    endpoints: Endpoints,
-    *,
-    replayable: bool,
-    policy: FallbackPolicy = NEVER,
-    spend: Callable[[], bool] = lambda: True,
+    method: str, endpoints: Endpoints, *, replayable: bool, policy: FallbackPolicy = NEVER
 ) -> Generator[Effect, int, None]:
     """Send one request at most once, but for one case, and say who answers; raise `ForwardError` if nobody.
 
@@ -75,9 +73,10 @@ def exchange(
     anything is sent or read of the body.
 
     `policy` says when legacy answers. Once anything was sent that takes a `replayable` body, too, and a
-    place in the route's budget, which `spend` asks for (rule 4).
+    place in the route's budget. A failure that is thrown in after `Relay` is one of which the client has
+    seen nothing yet.
     """
-    tried: list[int] = []
+    tried: tuple[int, ...] = ()
     fresh, error, status = False, None, 0
     while error is None or (error.stage == "connect" and len(tried) < len(endpoints)):
         endpoint = endpoints.choose(tried)
@@ -96,26 +95,26 @@ def exchange(
             outcome = "bad" if status in BAD_GATEWAY else "good"
         except ForwardError as exc:
             error, outcome = exc, _blame(exc)
-            tried.append(endpoint)
+            tried += (endpoint,)
         finally:
             endpoints.settle(endpoint, outcome)
         if status:
-            if policy.refuses(method, status) and replayable and spend():
+            if policy.refuses(method, status) and replayable and endpoints.spend():
                 yield FallBack(f"status-{status}")
                 return
             try:
                 yield _RELAY
-            except ForwardError as exc:  # cut after its head, of which the client has seen nothing yet
-                yield _without_answer(exc, method, policy, spend, replayable=replayable)
+            except ForwardError as exc:
+                yield _without_answer(exc, method, policy, endpoints, replayable=replayable)
             return
-    yield _without_answer(error, method, policy, spend, replayable=replayable)
+    yield _without_answer(error, method, policy, endpoints, replayable=replayable)
 
 
 def _without_answer(
     error: ForwardError | None,
     method: str,
     policy: FallbackPolicy,
-    spend: Callable[[], bool],
+    endpoints: Endpoints,
     *,
     replayable: bool,
 ) -> FallBack:
@@ -126,7 +125,7 @@ def _without_answer(
     else:
         reason = reason_of(error)
     sent = error.stage not in ("pool", "connect")
-    if policy.replaces(method, sent=sent) and (not sent or (replayable and spend())):
+    if policy.replaces(method, sent=sent) and (not sent or (replayable and endpoints.spend())):
         return FallBack(reason)
     raise error
 

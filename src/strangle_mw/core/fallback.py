@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from strangle_mw.core.messages import status_class
 from strangle_mw.core.model import Stage
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class FallbackPolicy:
 
     def refuses(self, method: str, status: int) -> bool:
         """Tell whether legacy answers instead of an answer that has this status."""
-        return self.mode == "auto" and status in self.statuses and method in SAFE_METHODS
+        return status in self.statuses and self.mode == "auto" and method in SAFE_METHODS
 
 
 NEVER: Final = FallbackPolicy("never")
@@ -88,6 +89,11 @@ def reason_of(error: ForwardError) -> str:
     if error.status == 504:  # noqa: PLR2004 - RFC 9110 section 15.6.5
         return "connect-timeout" if error.stage == "connect" else "timeout"
     return "connect" if error.stage == "connect" else "reset"
+
+
+def outcome_of(error: ForwardError) -> str:
+    """Name how a request without an answer is counted: what the client is at fault for is no failure."""
+    return "failed" if error.status >= 500 else status_class(error.status)  # noqa: PLR2004 - RFC 9110 section 15.5
 
 
 REASONS = frozenset(

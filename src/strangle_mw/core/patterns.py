@@ -73,6 +73,8 @@ class Segment:
         """Tell whether one decoded segment of a path fits."""
         if not self.name:
             return text == self.prefix
+        if not (self.prefix or self.suffix or self.type):
+            return text != ""
         end = len(text) - len(self.suffix)
         if end <= len(self.prefix) or not (text.startswith(self.prefix) and text.endswith(self.suffix)):
             return False

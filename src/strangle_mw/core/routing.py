@@ -165,6 +165,12 @@ def _search(node: _Node, segments: Sequence[str], at: int, method: str, head: Re
         if child is not None and (found := _search(child, segments, at + 1, method, head)) is not None:
             return found
         for _, group in node.ranked:
+            if len(group) == 1:  # nearly always: no list, no walk of several
+                [(segment, child)] = group
+                found = _search(child, segments, at + 1, method, head) if segment.matches(text) else None
+                if found is not None:
+                    return found
+                continue
             fitting = [c for s, c in group if s.matches(text)]
             if fitting and (found := _search_any(fitting, segments, at + 1, method, head)) is not None:
                 return found

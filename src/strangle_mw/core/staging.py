@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Final
 from strangle_mw.core.dials import BASIS_POINTS, Dial, declared_dial
 from strangle_mw.core.fallback import FallbackPolicy, is_listable, policies
 from strangle_mw.core.model import LEGACY_TARGET, HeaderRules, Route, Shadow, Stage
-from strangle_mw.core.sticky import KeySource, Mark, bucket, compile_sources, find_key, read_pin, vary_names
+from strangle_mw.core.sticky import (
+    KeySource,
+    Mark,
+    bucket_of,
+    compile_sources,
+    find_key,
+    read_pin,
+    vary_names,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +46,8 @@ class Staging:
 
     dial: Dial
     salt: str
+    bucket: Callable[[str], int]
+    share: Callable[[str], int]
     sources: tuple[KeySource, ...]
     mark: Mark
     anonymous: tuple[KeySource, ...]
@@ -63,6 +73,7 @@ class Crowd:
     is_https: Callable[[RequestHead], bool] = field(default=lambda head: head.scheme == "https")
 
 
+_CANARY = Stage.CANARY  # an enum is slow to ask
 _LEGACY_SIDE, _MODERN_SIDE = (False, None), (True, None)
 
 
@@ -71,14 +82,12 @@ def choose_side(staging: Staging, dial: Dial, head: RequestHead, crowd: Crowd) -
 
     The client's address plays no part.
     """
-    if dial.stage is not Stage.CANARY:
+    if dial.stage is not _CANARY:
         return _MODERN_SIDE if dial.stage in MODERN_STAGES else _LEGACY_SIDE
     known = crowd.user is not None
     text, wants_cookie = find_key(staging.sources if known else staging.anonymous, head, crowd.user)
     points, pin = dial.points, crowd.pin
-    modern = points >= BASIS_POINTS or (
-        text is not None and points > 0 and bucket(staging.salt, text) < points
-    )
+    modern = points >= BASIS_POINTS or (text is not None and points > 0 and staging.bucket(text) < points)
     mark = staging.mark if known else staging.anonymous_mark
     if pin is not None:
         mark = Mark((*mark.vary, pin.header))
@@ -96,7 +105,7 @@ def share_point(staging: Staging, head: RequestHead, crowd: Crowd) -> int:
     Its salt is not the canary's: else the first keys of a canary would all go to the first upstream.
     """
     key = find_key(staging.sources, head, crowd.user).text
-    return crowd.draw() if key is None else bucket(f"split {staging.salt}", key)
+    return crowd.draw() if key is None else staging.share(key)
 
 
 # --- compiling
@@ -110,9 +119,12 @@ def compile_staging(route: Route, salt: str, note: Callable[[str, str, str], Non
     listed = [e for e in route.fallback_on if is_listable(e)]
     sources = compile_sources(route.sticky)
     anonymous = compile_sources([s for s in route.sticky if s != "user"])
+    salt = route.group or salt
     return Staging(
         declared_dial(route),
-        route.group or salt,
+        salt,
+        bucket_of(salt),
+        bucket_of(f"split {salt}"),
         sources,
         Mark(vary_names(sources)),
         anonymous,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import re
 import ssl
+import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from threading import Lock
+from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class _Link:
     """One process's connections: the client, and the subscription of whoever waits."""
 
     client: Any
-    waiting: Lock = field(default_factory=Lock)
+    waiting: threading.Lock
     subscription: Any = None
 
     def unsubscribe(self) -> None:
@@ -83,7 +83,7 @@ def _connect(address: RedisAddress) -> _Link:
         retry=Retry(NoBackoff(), 0),
         **more,
     )
-    return _Link(client)
+    return _Link(client, threading.Lock())  # by its full name, for gevent that patches late
 
 
 class RedisStore:

@@ -8,8 +8,8 @@ loop's executor, which the wrapped app uses, too (promise P15). Connecting is th
 from __future__ import annotations
 
 import socket
+import threading
 from ipaddress import ip_address
-from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class BlockingAddresses:
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
         self._known = known(host, port)
-        self._lock = Lock()
+        self._lock = threading.Lock()  # by its full name, for gevent that patches late
         self._search: _Search | None = None
 
     def find(self, seconds: float) -> list[Address]:
@@ -93,16 +93,18 @@ class BlockingAddresses:
         return search.found
 
 
-class _Search(Thread):
+class _Search:
     """One look-up; a daemon, so that a name server that hangs does not keep the process from ending."""
 
     def __init__(self, host: str, port: int) -> None:
-        super().__init__(daemon=True, name=f"strangle-look-up-{host}")
+        # Not a base class: whoever was one before gevent has patched late is never seen to end.
+        thread = threading.Thread(target=self._run, daemon=True, name=f"strangle-look-up-{host}")
+        self.start, self.join, self.is_alive = thread.start, thread.join, thread.is_alive
         self._asked = (host, port)
         self.found: list[Address] = []
         self.error: OSError | UnicodeError | None = None
 
-    def run(self) -> None:
+    def _run(self) -> None:
         try:
             self.found = _look_up(*self._asked)
         except (OSError, UnicodeError) as exc:
