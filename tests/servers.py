@@ -50,14 +50,17 @@ def free_port():
 
 
 @contextmanager
-def serve(name, module, **environment):
-    """Run a server with `module:asgi` or `module:wsgi`; yields its port, shows its log if the test fails."""
+def serve(name, module, *, more=(), judge=lambda _log: None, **environment):
+    """Run a server with `module:asgi` or `module:wsgi`; yields its port, shows its log if the test fails.
+
+    `more` are further arguments, `judge` may look at the log at the end.
+    """
     port = free_port()
     command = [part.format(port=port, module=module) for part in SERVERS[name]]
     folders = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     with tempfile.TemporaryFile("w+") as log:
         child = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", *command],
+            [sys.executable, "-W", "ignore", "-m", *command, *more],
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": folders, **environment},
@@ -69,7 +72,9 @@ def serve(name, module, **environment):
         finally:
             _stop(child)
             log.seek(0)
-            sys.stdout.write(f"--- {name}\n{log.read()}")
+            text = log.read()
+            sys.stdout.write(f"--- {name}\n{text}")
+        judge(text)
 
 
 def _stop(child):

@@ -92,7 +92,11 @@ class Endpoints:
     __slots__ = ("_permit", "_pools", "_route", "_state", "_states")
 
     def __init__(
-        self, states: States, upstream: CompiledUpstream, pools: Sequence[AsyncPool | BlockingPool], route: str
+        self,
+        states: States,
+        upstream: CompiledUpstream,
+        pools: Sequence[AsyncPool | BlockingPool],
+        route: str,
     ) -> None:
         self._states = states
         self._state = states.upstream(upstream)
@@ -133,7 +137,6 @@ class Endpoints:
                 changed = state.breakers[endpoint].record(permit, outcome, monotonic())
         if changed is not None:
             state.settled(endpoint, changed)
-
 
     def spend(self) -> bool:
         """Take one fallback from the route's budget, if there is one left."""

@@ -1,10 +1,10 @@
 """Circuit breakers over both drivers and real sockets: who is left alone, who finds out, who is told."""
 
 import pytest
-from echo import Echo
-from live.load import until
 from test_endpoints import AsgiApp, WsgiApp, unused_port
 
+from echo import Echo
+from live.load import until
 from strangle_mw import Breaker, Route, Upstream
 
 QUICK = Breaker(failures=3, open=0.2)

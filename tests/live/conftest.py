@@ -1,4 +1,5 @@
 import pytest
+
 from echo import Echo
 
 

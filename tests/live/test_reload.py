@@ -5,9 +5,9 @@ import os
 import threading
 
 import pytest
-from echo import Echo
 from load import until
 
+from echo import Echo
 from strangle_mw import ConfigError, strangle
 from strangle_mw.transports import registry
 from strangle_mw.wsgi import WSGIStrangler

@@ -2,20 +2,15 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from load import Load, ask, until
-from servers import SERVERS, free_port, serve, wait_for
-from stores.redis_servers import RedisServer
 from test_reload import TABLE
 
+from servers import serve
+from stores.redis_servers import RedisServer
 from strangle_mw.core.dials import Dial
 from strangle_mw.core.model import Stage
 from strangle_mw.core.overrides import (
@@ -29,7 +24,6 @@ from strangle_mw.core.overrides import (
 )
 from strangle_mw.stores import open_store
 
-HERE = Path(__file__).parent
 RELOADS = 200
 ROUTE = "/m/*"
 
@@ -54,36 +48,14 @@ def table(tmp_path, modern):
 @contextmanager
 def workers(table, store, number, name="gunicorn-gthread"):
     """Run one server with several workers; yields its port."""
-    port = free_port()
-    command = [part.format(port=port, module="live.live_app") for part in SERVERS[name]]
+    more = ["--workers", str(number)] if number > 1 else []
     environment = {"LIVE_TABLE": str(table.path), "LIVE_STORE": store}
-    folders = os.pathsep.join([str(HERE.parent), str(HERE.parents[1])])
-    with tempfile.TemporaryFile("w+") as log:
-        child = subprocess.Popen(
-            [
-                sys.executable,
-                "-W",
-                "ignore",
-                "-m",
-                *command,
-                *(["--workers", str(number)] if number > 1 else []),
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": folders, **environment},
-            start_new_session=True,
-        )
-        try:
-            wait_for(port, child, log)
-            yield port
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            log.seek(0)
-            text = log.read()
-            sys.stdout.write(text)
-            assert "Traceback" not in text
+    with serve(name, "live.live_app", more=more, judge=no_traceback, **environment) as port:
+        yield port
+
+
+def no_traceback(log):
+    assert "Traceback" not in log
 
 
 def edit(store, change):
@@ -195,7 +167,7 @@ def test_sqlite_that_is_locked_delays_no_request(table, tmp_path):
     store = open_store(f"sqlite:///{path}")
     turn(store, "modern")
     with workers(table, f"sqlite:///{path}", 1) as port, Load(port, "/m/x", 2) as load:
-        until(lambda: store.workers())
+        until(store.workers)
         raw = sqlite3.connect(path, isolation_level=None)
         raw.execute("BEGIN EXCLUSIVE")
         answers = load.answers
@@ -266,7 +238,7 @@ def test_redis_killed_and_started_again_under_load(table, redis):
 def test_redis_that_hangs_delays_no_request(table, redis):
     store = open_store(redis.url())
     with workers(table, redis.url(), 1, "uvicorn-httptools") as port, Load(port, "/m/x", 2) as load:
-        until(lambda: store.workers())
+        until(store.workers)
         revision = turn(store, "modern")
         everybody_follows(store, revision, 1)
         with redis.stopped():
