@@ -329,12 +329,15 @@ def test_what_ends_an_incident_replaces_a_document_of_no_use(rollout, store, raw
     )
 
 
-def test_no_revision_is_left(rollout, store):
+def test_a_revision_after_which_none_is_left_is_refused_and_replaced(rollout, store):
+    """Nobody could turn the kill switch any more."""
     store.edit(lambda _: document(MAX_REVISION))
-    with pytest.raises(RolloutError, match="nothing was changed: .*; `strangle kill` makes"):
+    store.beat("liar", {"overrides": MAX_REVISION}, 60)
+    with pytest.raises(RolloutError, match="refused, .* a time to come: .*rollback --all"):
         rollout.set("/old", Stage.MODERN, None, ANN)
-    with pytest.raises(RolloutError, match="nothing was changed: .*; a restart with STRANGLE_ALL=legacy"):
-        rollout.kill(ANN)
+    done = rollout.kill(ANN)
+    assert stored(store).revision == done.revision == int(NOW * 1000)
+    assert stored(store).kill is not None
 
 
 def test_rollback_of_all_to_the_table_replaces_it_with_an_empty_one(rollout, store):

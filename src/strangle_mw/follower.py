@@ -16,7 +16,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.core.events import safe_text
-from strangle_mw.core.overrides import OverridesError, parse_overrides
+from strangle_mw.core.overrides import OverridesError, latest_revision, parse_overrides
 from strangle_mw.stores.base import MAX_FACT, StoreError, to_json
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Follower:
             self._back("put back")
             return
         try:
-            found = parse_overrides(raw, self._key)
+            found = parse_overrides(raw, self._key, latest_revision(time()))
         except OverridesError as exc:
             self._refuse(raw, str(exc))
             return

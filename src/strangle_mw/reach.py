@@ -11,6 +11,7 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from time import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -25,6 +26,7 @@ from strangle_mw.core.overrides import (
     Overrides,
     OverridesError,
     apply_overrides,
+    latest_revision,
     parse_overrides,
 )
 from strangle_mw.core.routing import RouteTable
@@ -240,7 +242,7 @@ class Held:
 def read_held(store: Store, key: bytes) -> Held:
     """Read a store's overrides; raises `StoreError` only."""
     try:
-        return Held(parse_overrides(store.read(-1) or b"", key))
+        return Held(parse_overrides(store.read(-1) or b"", key, latest_revision(time())))
     except OverridesError as exc:
         return Held(NO_OVERRIDES, exc.reason)
 
@@ -251,7 +253,7 @@ def read_document(raw: bytes, key: bytes) -> Overrides:
     Raises `OverridesError`, and `RolloutError` for a signed one without a key: what is written without would
     be refused by the workers.
     """
-    found = parse_overrides(raw, key)
+    found = parse_overrides(raw, key, latest_revision(time()))
     if raw and not key and "mac" in json.loads(raw):
         raise RolloutError(
             "the overrides in the store are signed: set STRANGLE_STORE_KEY to the workers' key"

@@ -21,6 +21,7 @@ from strangle_mw.core.overrides import (
     OverridesError,
     apply_overrides,
     encode_overrides,
+    latest_revision,
     with_kill,
     with_override,
     without,
@@ -262,7 +263,9 @@ class Rollout:
     ) -> tuple[int, T]:
         """Change the document; return its revision and what `change` says besides."""
         # Workers put back what they know if what they find is older; they are asked before the edit as well.
-        floor = max((w.overrides for w in read_workers(self.store)), default=0) if replacing else 0
+        latest = latest_revision(self._now())
+        told = [w.overrides for w in read_workers(self.store)] if replacing else []
+        floor = max((r for r in told if r <= latest), default=0)
         found: list[tuple[int, T]] = []
 
         def changed(raw: bytes) -> bytes:

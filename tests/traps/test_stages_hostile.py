@@ -19,7 +19,7 @@ from strangle_mw import ConfigError, Health, Route, Upstream, engine, follower, 
 from strangle_mw.config import load
 from strangle_mw.core.events import CounterKey
 from strangle_mw.core.model import Breaker, Stage
-from strangle_mw.core.overrides import MAX_NAME, Override, Overrides, encode_overrides
+from strangle_mw.core.overrides import MAX_NAME, MAX_REVISION, Override, Overrides, encode_overrides
 from strangle_mw.reach import Known, published_table, read_workers
 from strangle_mw.rollout import Rollout, Who
 from strangle_mw.stores import StoreError, open_store
@@ -272,9 +272,9 @@ def test_a_document_that_is_refused_is_not_parsed_again_and_again(monkeypatch):
     plant(app, b'{"format": 2}')
     parsed = []
 
-    def parse(raw, key):
+    def parse(raw, *more):
         parsed.append(raw)
-        return real(raw, key)
+        return real(raw, *more)
 
     real = follower.parse_overrides
     monkeypatch.setattr(follower, "parse_overrides", parse)
@@ -297,6 +297,16 @@ def test_a_document_that_was_refused_and_is_mine_again_is_refused_no_more():
     plant(app, document(m="modern"))
     app.engine.follower.read()
     assert (dial(app), app.engine.follower.refused) == ("modern", "")
+
+
+def test_no_revision_is_so_high_that_the_kill_switch_cannot_be_turned_any_more():
+    app = strangle(legacy, routes("modern"))
+    plant(app, document(MAX_REVISION, m="modern"), MAX_REVISION)
+    app.engine.follower.read()
+    assert "a time to come" in app.engine.follower.refused
+    Rollout(app.engine.store, lambda: Known("r", "the app", app.engine.live.table.table)).kill(Who("ann"))
+    app.engine.follower.read()
+    assert (dial(app), app.engine.follower.refused) == ("legacy", "")
 
 
 def test_what_was_broken_off_is_followed_the_next_time(monkeypatch):

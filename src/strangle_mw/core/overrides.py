@@ -38,6 +38,7 @@ MAX_NAME = 500
 FORMAT = 1
 _MAX_DEPTH = 4  # document > overrides > one of them > what was declared
 _MAX_DIGITS = 20
+_CENTURY = 100 * 365 * 24 * 3600 * 1000  # milliseconds
 _BY, _WHY = 200, 1000  # characters
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _MAC = re.compile(r"[0-9a-f]{64}")
@@ -105,11 +106,20 @@ class Applied:
     contradicted: frozenset[str] = frozenset()
 
 
-def parse_overrides(text: bytes, key: bytes = b"") -> Overrides:
+def latest_revision(now: float) -> int:
+    """Return the highest revision that a reader should follow at a time (Unix seconds).
+
+    It lies a century ahead, which allows for every clock that is wrong, and moves on: a document of the
+    highest revision of all could never be replaced by a newer one, not even to turn the kill switch.
+    """
+    return min(int(now * 1000) + _CENTURY, MAX_REVISION)
+
+
+def parse_overrides(text: bytes, key: bytes = b"", latest: int = MAX_REVISION) -> Overrides:
     """Read a document; no bytes at all are a store that has none.
 
-    With `key` the document must carry its HMAC. Raises `OverridesError` for everything else, and nothing
-    but that, whatever the bytes are.
+    With `key` the document must carry its HMAC; `latest` is the highest revision it may have. Raises
+    `OverridesError` for everything else, and nothing but that, whatever the bytes are.
     """
     if not text:
         return NO_OVERRIDES
@@ -122,7 +132,10 @@ def parse_overrides(text: bytes, key: bytes = b"") -> Overrides:
             raise OverridesError(
                 "the document is signed with another key, or was changed after it was signed"
             )
-    return _overrides(data, "the document")
+    found = _overrides(data, "the document")
+    if found.revision > latest:
+        raise OverridesError(f"the document has a revision of a time to come: {found.revision}")
+    return found
 
 
 def encode_overrides(overrides: Overrides, key: bytes = b"") -> bytes:
