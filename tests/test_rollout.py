@@ -271,7 +271,7 @@ def test_rollback_to_the_table(rollout, store):
 
 
 def test_more_routes_than_a_document_holds_leave_the_kill_switch(store):
-    long = [{**ROUTE, "name": f"{n} {'x' * 490}"} for n in range(2_000)]
+    long = [{**ROUTE, "name": f"{n} {'x' * 490}"} for n in range(8_000)]
     many = read_table(json.dumps({"revision": "abc", "routes": long}).encode())
     rollout = Rollout(store, lambda: many)
     with pytest.raises(RolloutError, match="nothing was changed: .* bytes.*strangle kill"):

@@ -205,7 +205,10 @@ def _user(identify: Callable[[RequestHead], Any] | None) -> Callable[[RequestHea
     """Make `identify` name the user by text: an `id` of any type, None for nobody or if it raises."""
     if identify is None:
         return None
-    return _asked(identify, str, "identify raised; taken for nobody")
+    # False and "" are nobody, too: no key, and not one that all the unknown share.
+    return _asked(
+        identify, lambda found: "" if found is False else str(found), "identify raised; taken for nobody"
+    )
 
 
 def _asked(

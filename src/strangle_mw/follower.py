@@ -110,7 +110,7 @@ class Follower:
             try:
                 self.read()
                 self.flush(monotonic())
-                self._store.wait(POLL)
+                self._store.wait(FLUSH if self.refused else POLL)
             except Exception:  # a bug must not end the following of the kill switch
                 log.exception("the store's thread goes on after an error")
                 self._stopped.wait(FLUSH)

@@ -77,7 +77,7 @@ class UpstreamState:
         return f"upstream {self.upstream.name!r}, endpoint {endpoint + 1} of {len(self.breakers)}"
 
     def describe(self) -> list[dict[str, object]]:
-        """Return the state of each endpoint, for `strangle status`; never an address (promise P18)."""
+        """Return the state of each endpoint, for `strangle status`."""
         now = monotonic()
         with self.lock:
             return [
@@ -166,11 +166,12 @@ class States:
                 state = self._upstreams.setdefault(upstream, UpstreamState(upstream, self.tell))
         return state
 
-    def keep(self, upstreams: Iterable[CompiledUpstream]) -> None:
-        """Forget the state of all upstreams but these."""
-        kept = set(upstreams)
+    def keep(self, upstreams: Collection[CompiledUpstream], routes: Collection[str]) -> None:
+        """Forget the state of all upstreams and routes but these."""
         with self._lock:
-            self._upstreams = {u: s for u, s in self._upstreams.items() if u in kept}
+            self._upstreams = {u: s for u, s in self._upstreams.items() if u in upstreams}
+            self._budgets = {r: b for r, b in self._budgets.items() if r in routes}
+            self._hits = {r: h for r, h in self._hits.items() if r in routes}
 
     def asked(self, route: str) -> None:
         """Count a request of a route that goes to the modern side, for its fallback budget."""

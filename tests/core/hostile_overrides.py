@@ -85,7 +85,7 @@ HOSTILE = {
     "null": b"null",
     "a number": b"7",
     "an empty object": b"{}",
-    "over 1 MiB": text(GOOD) + b" " * (1 << 20),
+    "over 4 MiB": text(GOOD) + b" " * (4 << 20),
     "deep lists": b'{"format":' + b"[" * 500_000,
     "deep objects": b'{"a":' * 100_000,
     "one level too deep": text(override(declared={"stage": {"a": {}}, "weight": 0})),

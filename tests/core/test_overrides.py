@@ -107,7 +107,7 @@ UNWRITABLE = {
     "neither": Overrides(1, None, {"a": turned()}),
     "control": Overrides(1, Kill("a\n", 1.0, "")),
     "too long": Overrides(1, None, {"a": Override(Stage.MODERN, None, "", 1.0, "x" * 1001)}),
-    "too much": Overrides(1, None, {f"{n}{'a' * 490}": turned(Stage.MODERN) for n in range(2000)}),
+    "too much": Overrides(1, None, {f"{n}{'a' * 490}": turned(Stage.MODERN) for n in range(8000)}),
     "half a pair": Overrides(1, None, {"\ud800": turned(Stage.MODERN)}),
 }
 

@@ -90,6 +90,12 @@ def test_identify_that_raises_counts_as_nobody(caplog):
     assert "identify raised" in caplog.text
 
 
+@pytest.mark.parametrize("nobody", [None, False, ""])
+def test_nobody_has_no_key(nobody):
+    settings = {"identify": lambda _: nobody}
+    assert isinstance(decide(canary(99.99, sticky=["user"]), "/a", settings=settings), Legacy)
+
+
 def test_routes_of_one_upstream_move_together_and_others_do_not():
     table = [
         Route("/a", to="http://one", stage="canary", weight=50, sticky=["query:u"]),

@@ -191,6 +191,17 @@ def test_what_is_declared_otherwise_begins_anew_and_the_old_is_closed(app, table
     other.close()
 
 
+def test_what_is_gone_is_forgotten(app, table):
+    states = app.engine.states
+    table("canary", more="weight = 100\n")
+    look(app)
+    call(app)
+    assert [*states._budgets] == ["/m/*"]
+    table("canary", more='weight = 100\nname = "m"\n')
+    look(app)
+    assert not states._budgets
+
+
 def test_a_request_ends_with_the_snapshot_it_began_with(table, modern):
     started, go_on = threading.Event(), threading.Event()
 

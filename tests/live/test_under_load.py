@@ -142,7 +142,7 @@ def test_a_worker_that_starts_later_follows_from_its_first_request(table, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "document", [b"{", b'{"format":1}', b"\x80\x04\x95", b"x" * 2_000_000, b'{"format":1,"revision":9}']
+    "document", [b"{", b'{"format":1}', b"\x80\x04\x95", b"x" * 5_000_000, b'{"format":1,"revision":9}']
 )
 def test_a_document_of_no_use_is_refused_and_reported(table, tmp_path, document):
     import sqlite3

@@ -89,9 +89,9 @@ def test_hostile_documents_are_handed_over_as_text_and_nothing_is_done_to_them(k
 
 @pytest.mark.parametrize("kept", ["sqlite", "redis"], indirect=True)
 def test_a_document_too_large_is_not_read(kept, store):
-    kept.plant(HOSTILE["over 1 MiB"], 7)
+    kept.plant(HOSTILE["over 4 MiB"], 7)
     for act in (lambda: store.read(0), lambda: store.edit(turn("a"))):
-        with pytest.raises(StoreError, match=f"holds a document of {len(HOSTILE['over 1 MiB'])} bytes"):
+        with pytest.raises(StoreError, match=f"holds a document of {len(HOSTILE['over 4 MiB'])} bytes"):
             act()
     assert store.read(7) is None
     assert not store.restore(FIRST, 1)
@@ -101,7 +101,7 @@ def test_a_document_too_large_is_not_read(kept, store):
 
 def test_the_largest_document_is_kept(store):
     override = Override(Stage.MODERN, None, "", 0.0, "x" * 1000)
-    largest = document(1, **{f"{n:08}": override for n in range(961)})
+    largest = document(1, **{f"{n:08}": override for n in range(3844)})
     assert MAX_DOCUMENT * 0.97 < len(largest) <= MAX_DOCUMENT
     assert store.edit(lambda raw: largest) == largest
     assert store.read(0) == largest
