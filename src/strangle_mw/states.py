@@ -18,7 +18,7 @@ from strangle_mw.core.events import CounterKey, Event
 from strangle_mw.core.resilience import CircuitBreaker, EndpointHealth, FallbackBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.dials import Dial
