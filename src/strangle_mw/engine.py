@@ -101,10 +101,11 @@ class Engine:
     # --- the table while it runs
 
     def look(self) -> None:
-        """See whether something has changed; called by drivers on the way of a request, and never waits.
+        """See whether something has changed; called by drivers on the way of a request.
 
-        The first look of a process starts its threads, as far as the table needs any: an import may be
-        followed by a fork.
+        The first look of a process starts its threads, as far as the table needs any (an import may be
+        followed by a fork), and reads the store once: what was known at the import may be old. No other look
+        waits for anything.
         """
         if not self._looking.acquire(blocking=False):
             return
