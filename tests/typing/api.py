@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from strangle_mw import (
+    Breaker,
     Condition,
     HeaderRules,
+    Health,
     HttpxUpstream,
+    Pin,
     Redirect,
     RequestHead,
     Respond,
     Route,
+    Shadow,
     Split,
+    Stage,
     Upstream,
     strangle,
 )
@@ -36,8 +41,12 @@ routes = [
     Route("/f", redirect=Redirect(to="/g", status=301)),
     Route("/g", respond=Respond(status=410)),
     Route("/i", to=HttpxUpstream(object(), url="http://i", timeout=3)),
+    Route("/j", to="http://j", stage="canary", weight=5, sticky=["user", "cookie"], fallback="auto"),
+    Route("/k", to=Upstream(url="http://k", breaker=Breaker(failures=3), health=Health(path="/healthz"))),
+    Route("/l", to="http://l", stage=Stage.SHADOW, shadow=Shadow(sample=10.0)),
     Route("/h", to="http://h", request_headers=HeaderRules(set={"A": "1"}, remove=["B"])),
 ]
 assert_type(strangle(app, routes), ASGIStrangler | WSGIStrangler)
 strangle(app, "strangle.toml", interface="asgi", trusted_proxies=["10.0.0.0/8"], max_body=1)
+strangle(app, routes, store="memory:", identify=lambda head: head.header("X-User"), pin=Pin(secret="x" * 16))
 strangle(app, {"routes": [{"path": "/a", "to": "http://a"}]})

@@ -56,4 +56,4 @@ def declared_dial(route: Route) -> Dial:
     """Return the dial that a declaration gives its route; `to="legacy"` has no modern side to dial to."""
     if route.to == LEGACY_TARGET:
         return make_dial(Stage.LEGACY, 0)
-    return make_dial(route.stage, basis_points(route.weight or 0.0))
+    return make_dial(Stage(route.stage), basis_points(route.weight or 0.0))

@@ -233,7 +233,9 @@ class Route:
             "upstream name, target, `legacy`, or a list of {upstream, weight}", type=str | list[Split]
         ),
     )
-    stage: Stage = field(default=Stage.MODERN, metadata=_doc("how far the route has moved"))
+    stage: Stage | Literal["legacy", "shadow", "canary", "modern", "retired"] = field(
+        default=Stage.MODERN, metadata=_doc("how far the route has moved", type=Stage)
+    )
     weight: float | None = field(
         default=None, metadata=_doc("percent of sticky keys on the modern side in stage `canary`, 0..100")
     )
