@@ -8,7 +8,7 @@ from load import until
 
 from strangle_mw import Route
 from strangle_mw.config import load
-from strangle_mw.core.dials import Dial
+from strangle_mw.core.dials import Dial, dial_words
 from strangle_mw.core.model import Stage
 from strangle_mw.core.overrides import (
     MAX_REVISION,
@@ -20,7 +20,7 @@ from strangle_mw.core.overrides import (
 )
 from strangle_mw.engine import Engine
 from strangle_mw.follower import LIFE, describe_table
-from strangle_mw.reach import FileTarget, Known, RolloutError, dial_words, read_table, read_worker
+from strangle_mw.reach import FileTarget, Known, RolloutError, read_table, read_worker
 from strangle_mw.rollout import Rollout, Who
 from strangle_mw.status import judge, read_events
 from strangle_mw.stores import StoreError, open_store

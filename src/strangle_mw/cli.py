@@ -19,6 +19,7 @@ import click
 
 import strangle_mw
 from strangle_mw.cli_live import live_commands
+from strangle_mw.cli_status import count
 from strangle_mw.config import load
 from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.inspection import as_table, explain, rows
@@ -26,7 +27,7 @@ from strangle_mw.interface import detect_interface
 from strangle_mw.reach import FileTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence, Sized
+    from collections.abc import Iterable, Sequence
 
     from strangle_mw.core.decision import Snapshot
 
@@ -83,7 +84,9 @@ def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], st
     try:
         snapshot = load(file)
         warnings += snapshot.warnings
-        summary = f"{_count(snapshot.table.routes, 'route')}, {_count(snapshot.upstreams, 'upstream')}"
+        summary = (
+            f"{count(len(snapshot.table.routes), 'route')}, {count(len(snapshot.upstreams), 'upstream')}"
+        )
     except ConfigError as exc:
         problems += exc.problems
     if app is not None:
@@ -108,10 +111,6 @@ def _interface(name: str) -> str:
     return detect_interface(app)
 
 
-def _count(found: Sized, noun: str) -> str:
-    return f"{len(found)} {noun}{'' if len(found) == 1 else 's'}"
-
-
 def _plain(problems: Iterable[Problem]) -> list[dict[str, str]]:
     return [asdict(p) for p in problems]
 
@@ -122,7 +121,7 @@ def _tell(file: str, problems: Sequence[Problem], warnings: Sequence[Problem], s
     for warning in warnings:
         click.echo(click.style("warning ", fg="yellow") + str(warning))
     if problems:
-        click.echo(f"{file}: {_count(problems, 'problem')}", err=True)
+        click.echo(f"{file}: {count(len(problems), 'problem')}", err=True)
     else:
         click.echo(click.style("ok ", fg="green") + f"{file}: {summary}")
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from strangle_mw.core.dials import dial_words
 from strangle_mw.core.events import safe_text
 from strangle_mw.core.model import Stage
 from strangle_mw.core.staging import MODERN_STAGES
-from strangle_mw.reach import dial_words
 
 if TYPE_CHECKING:
     from collections import Counter

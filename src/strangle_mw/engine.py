@@ -134,7 +134,7 @@ class Engine:
         if before is not None and before.upstreams is not snapshot.upstreams:
             kept = set(snapshot.upstreams.values())
             self.pools.retire(u for u in before.upstreams.values() if u not in kept)
-            self.states.keep(kept, {r.name for r in snapshot.table.routes})
+            self.states.keep(kept, snapshot.table.by_name)
 
     def _first_look(self) -> float:
         """Return when to look first: at once, or never if nothing can change."""

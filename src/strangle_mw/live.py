@@ -105,7 +105,7 @@ class Live:
     def refresh(self) -> None:
         """Make the snapshot anew from the table, the overrides and the switches."""
         with self._lock:
-            routes = {r.name: r for r in self.table.table.routes}
+            routes = self.table.table.by_name
             overrides = self.overrides  # `follow` replaces them at any time
             applied = apply_overrides(self.table.table, overrides)
             made = {(name, override.at) for name, override in overrides.routes.items()}

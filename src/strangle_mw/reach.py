@@ -78,7 +78,7 @@ class Known:
 
     def route(self, name: str) -> CompiledRoute:
         """Return a route by its name; raises `RolloutError` that guesses what was meant."""
-        names = {r.name: r for r in self.table.routes}
+        names = self.table.by_name
         if name not in names:
             near = difflib.get_close_matches(name, names, 1, 0.5)
             guess = f"did you mean {near[0]!r}?" if near else "`strangle status --all` lists them"
@@ -321,8 +321,3 @@ def read_worker(name: str, info: Mapping[str, Any]) -> Worker:
         tuple(safe_text(p, 500) for p in said.problems[:30]),
         {safe_text(n, 200): tuple((s.breaker, s.health) for s in e) for n, e in said.upstreams.items()},
     )
-
-
-def dial_words(dial: Dial) -> str:
-    """Say a stage and its weight in words: `canary 5 %`."""
-    return f"canary {dial.points / 100:g} %" if dial.stage is Stage.CANARY else dial.stage.value

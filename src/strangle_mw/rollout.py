@@ -11,7 +11,7 @@ from functools import cached_property
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from strangle_mw.core.dials import basis_points, make_dial
+from strangle_mw.core.dials import basis_points, dial_words, make_dial
 from strangle_mw.core.events import Event, safe_text
 from strangle_mw.core.model import Stage
 from strangle_mw.core.overrides import (
@@ -26,7 +26,7 @@ from strangle_mw.core.overrides import (
     with_override,
     without,
 )
-from strangle_mw.reach import RolloutError, dial_words, read_document, read_held, read_workers
+from strangle_mw.reach import RolloutError, read_document, read_held, read_workers
 from strangle_mw.stores.base import StoreError
 
 if TYPE_CHECKING:
@@ -357,8 +357,8 @@ class Rollout:
 
     def _held_back(self, names: Collection[str], who: Who) -> dict[str, Override]:
         """Make overrides that hold routes at `legacy`; no weight is kept, to come back unseen some day."""
-        declared = {r.name: r.staging.dial for r in self.known.table.routes}
-        at = self._now()
+        at, routes = self._now(), self.known.table.by_name
+        declared = {n: routes[n].staging.dial for n in names if n in routes}
         return {n: Override(Stage.LEGACY, None, who.by, at, who.why, declared=declared.get(n)) for n in names}
 
 

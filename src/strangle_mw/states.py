@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from strangle_mw.core.balance import choose
 from strangle_mw.core.events import CounterKey, Event
 from strangle_mw.core.resilience import CircuitBreaker, EndpointHealth, FallbackBudget
+from strangle_mw.stores.base import MAX_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.dials import Dial
     from strangle_mw.core.events import Kind
-    from strangle_mw.core.exchange import Outcome
-    from strangle_mw.core.resilience import BreakerState, HealthState
+    from strangle_mw.core.resilience import BreakerState, HealthState, Outcome
     from strangle_mw.transports.make import AsyncPool, BlockingPool
 
 log = logging.getLogger("strangle_mw")
@@ -38,10 +38,6 @@ _LOGGED: Mapping[Kind, int] = {
     "override-waiting": logging.WARNING,
     "reload": logging.INFO,
 }
-
-MAX_EVENTS = 1_000
-"""Events that wait for the store; beyond it the oldest are dropped."""
-
 
 _Key = tuple[str, str, int, str, str]
 
@@ -155,6 +151,7 @@ class States:
         self._upstreams: dict[CompiledUpstream, UpstreamState] = {}
         self._budgets: dict[str, FallbackBudget] = {}
         self._counts: dict[_Key, int] = {}
+        # More than a store keeps need not wait for it; the oldest are dropped.
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._hits: dict[str, float] = {}
 

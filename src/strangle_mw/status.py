@@ -207,11 +207,10 @@ def judge(
             _sum(found),
         )
 
-    names = {r.name for r in known.table.routes}
     strays = (
         Stray(safe_text(n, 500), o, problems.get(n, ""))
         for n, o in overrides.routes.items()
-        if n not in names
+        if n not in known.table.by_name
     )
     return tuple(map(stands, known.table.routes)), tuple(strays)
 

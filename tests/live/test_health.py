@@ -6,8 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from load import until
-from test_reload import call, legacy
+from test_reload import legacy
 
+from calls import call
 from strangle_mw import Health, Route, Upstream, strangle
 from strangle_mw.core.dials import Dial
 from strangle_mw.core.model import Stage

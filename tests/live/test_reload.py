@@ -1,12 +1,12 @@
 """A changed file: polled, compiled beside the requests, put in force whole; a bad one changes nothing."""
 
-import io
 import os
 import threading
 
 import pytest
 from load import until
 
+from calls import call
 from echo import Echo
 from strangle_mw import ConfigError, strangle
 from strangle_mw.transports import registry
@@ -25,18 +25,6 @@ stage = "{stage}"
 def legacy(environ, start_response):
     start_response("200 OK", [])
     return [b"legacy"]
-
-
-def call(app, path="/m/x"):
-    environ = {
-        "REQUEST_METHOD": "GET", "PATH_INFO": path, "RAW_URI": path, "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "h", "wsgi.input": io.BytesIO(), "wsgi.url_scheme": "http", "REMOTE_ADDR": "192.0.2.1",
-    }  # fmt: skip
-    result = app(environ, lambda status, headers: None)
-    body = b"".join(result)
-    if hasattr(result, "close"):
-        result.close()
-    return body
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What stages, stores and health meet in production: no threads to be had, stores half broken, late patches."""
 
 import asyncio
-import io
 import random
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 import redis
 from tests.transports.upstream import ScriptedUpstream, head, send, until_gone
 
+from calls import call as ask
 from promises.drive import Asgi, Wsgi, address
 from servers import DEADLINE
 from stores.redis_servers import RedisServer
@@ -32,14 +32,6 @@ NOWHERE = "http://127.0.0.1:1"
 def legacy(environ, start_response):
     start_response("299 Legacy", [])
     return [b"legacy"]
-
-
-def ask(app, path="/m/x"):
-    environ = {
-        "REQUEST_METHOD": "GET", "PATH_INFO": path, "RAW_URI": path, "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "h", "wsgi.input": io.BytesIO(), "wsgi.url_scheme": "http", "REMOTE_ADDR": "192.0.2.1",
-    }  # fmt: skip
-    return b"".join(app(environ, lambda status, headers, exc_info=None: None))
 
 
 def routes(stage="legacy", **upstream):

@@ -28,7 +28,7 @@ from strangle_mw.core.model import LEGACY_TARGET, MAX_SECONDS, Condition, Header
 from strangle_mw.core.overrides import MAX_NAME
 from strangle_mw.core.patterns import PathPattern, PatternError, Template, parse_path, parse_template, undone
 from strangle_mw.core.staging import compile_staging, unused_fields
-from strangle_mw.core.sticky import is_address
+from strangle_mw.core.sticky import is_address, is_source
 from strangle_mw.core.upstreams import UpstreamRegistry
 from strangle_mw.errors import Problem
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from strangle_mw.core.compiled import CompiledUpstream
 
-_STICKY = re.compile(r"user|cookie|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]+|query:[^\s]+")
 _HOST = re.compile(
     r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*|\[[0-9a-f:.]+\]"
 )
@@ -357,7 +356,7 @@ class RouteCompiler:
 
     def _sticky(self, route: Route) -> None:
         for at, source in enumerate(route.sticky):
-            if not source.isascii() or not _STICKY.fullmatch(source):
+            if not is_source(source):
                 what = f"{source!r} must be user, cookie, header:NAME, cookie:NAME or query:NAME"
                 self.problem(f"sticky[{at}]", what, "sticky-source")
             elif is_address(source):

@@ -57,3 +57,8 @@ def declared_dial(route: Route) -> Dial:
     if route.to == LEGACY_TARGET:
         return make_dial(Stage.LEGACY, 0)
     return make_dial(Stage(route.stage), basis_points(route.weight or 0.0))
+
+
+def dial_words(dial: Dial) -> str:
+    """Say a stage and its weight in words: `canary 5 %`."""
+    return f"canary {dial.points / 100:g} %" if dial.stage is Stage.CANARY else dial.stage.value

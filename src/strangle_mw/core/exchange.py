@@ -8,7 +8,7 @@ section 10). The default route never comes here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from strangle_mw.core.fallback import BAD_GATEWAY, NEVER, SAFE_METHODS, reason_of
 from strangle_mw.errors import ForwardError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Generator
 
     from strangle_mw.core.fallback import FallbackPolicy
+    from strangle_mw.core.resilience import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,6 @@ class FallBack:
 
 
 Effect = Send | Relay | FallBack
-Outcome = Literal["good", "bad", "connect"]
 
 _RELAY = Relay()
 _FIRST = Send()

@@ -9,7 +9,7 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from strangle_mw.core.dials import BASIS_POINTS
+from strangle_mw.core.dials import BASIS_POINTS, dial_words
 from strangle_mw.core.model import MAX_REGEX_PATH, Stage
 from strangle_mw.core.paths import split
 from strangle_mw.core.patterns import REGEX
@@ -46,8 +46,8 @@ def why_this_side(snapshot: Snapshot, route: CompiledRoute, head: RequestHead) -
     """Say in words why a route's stage sends a request to its side."""
     dial, staging, crowd = snapshot.dial(route), route.staging, snapshot.crowd
     if dial.stage is not Stage.CANARY:
-        return f"stage {dial.stage.value}"
-    percent = f"canary {dial.points / 100:g} %"
+        return f"stage {dial_words(dial)}"
+    percent = dial_words(dial)
     value = head.header(crowd.pin.header) if crowd.pin is not None else None
     if crowd.pin is not None and value and read_pin(value, crowd.pin.secret.encode(), crowd.now()):
         return f"{percent}, but pinned"

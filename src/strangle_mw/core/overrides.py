@@ -158,12 +158,11 @@ def encode_overrides(overrides: Overrides, key: bytes = b"") -> bytes:
 
 def apply_overrides(table: RouteTable, overrides: Overrides) -> Applied:
     """Turn the dials of the routes that the table has; what cannot act is told and changes nothing."""
-    routes = {route.name: route for route in table.routes}
     dials: dict[str, Dial] = {}
     problems: list[Problem] = []
     contradicted: set[str] = set()
     for name, override in overrides.routes.items():
-        route = routes.get(name)
+        route = table.by_name.get(name)
         found = _turn(route, override)
         if isinstance(found, Dial):
             dials[name] = found

@@ -228,11 +228,13 @@ class RouteTable:
         "_hosts",
         "_loose_slash",
         "_wildcards",
+        "by_name",
         "routes",
     )
 
     def __init__(self, routes: Sequence[CompiledRoute], *, loose_slash: bool = False) -> None:
         self.routes = tuple(routes)
+        self.by_name: Mapping[str, CompiledRoute] = {r.name: r for r in routes}
         self._loose_slash = loose_slash
         # Segments beyond the deepest pattern cannot change the answer, so paths are not split further.
         self._depth = 2 + max((len(r.pattern.segments) for r in routes if r.pattern is not None), default=0)

@@ -14,12 +14,11 @@ from hmac import compare_digest
 from hmac import digest as hmac_digest
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from strangle_mw.core.dials import BASIS_POINTS
 from strangle_mw.core.messages import Header, RequestHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-BASIS_POINTS: Final = 10_000
 
 User = Callable[[RequestHead], str | None]
 """Names the user of a request, None for nobody; what it raises is the caller's to catch."""
@@ -60,6 +59,13 @@ def bucket_of(group: str) -> Callable[[str], int]:
 
 
 # --- keys
+
+_is_source = re.compile(r"user|cookie|(?:header|cookie):[!#$%&'*+\-.^_`|~0-9A-Za-z]+|query:[^\s]+").fullmatch
+
+
+def is_source(text: str) -> bool:
+    """Tell whether this may stand in a route's `sticky`."""
+    return text.isascii() and _is_source(text) is not None
 
 
 class KeySource(NamedTuple):
