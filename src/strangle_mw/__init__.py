@@ -73,6 +73,8 @@ def strangle(
     identify: Callable[[RequestHead], object] | None = None,
     store: str | None = None,
     pin: Pin | None = None,
+    serve: Literal["asgi"] | None = None,
+    threads: int | None = None,
 ) -> ASGIStrangler | WSGIStrangler:
     """Wrap an app, so that requests with a route go to their upstream and all others to the app.
 
@@ -82,12 +84,16 @@ def strangle(
     forwarded, `max_body` the bytes that a forwarded body may have, `replay_limit` those up to which one is
     kept so that the wrapped app can answer after all. `identify` names the user of a request, for sticky
     splits; `store` is where live changes are kept (`sqlite:///path.db`, `redis://host`); `pin` lets testers
-    choose a side. The same names stand in the file's table `[strangle]`, and those given here go first.
+    choose a side. `serve="asgi"` serves a WSGI app from an ASGI server: the app on a pool of `threads` (40),
+    forwarded requests on the event loop. The same names stand in the file's table `[strangle]`, and those given here go first.
     Raises `ConfigError` with every problem of the table and `TypeError` if `app` is not an app.
     """
+    from strangle_mw.core.interface import detect_interface
+    from strangle_mw.core.model import DEFAULT_THREADS
     from strangle_mw.engine import Engine
-    from strangle_mw.interface import detect_interface
 
+    if serve not in (None, "asgi"):
+        raise TypeError(f"serve= must be 'asgi' or left out, not {serve!r}")
     if interface not in (None, "asgi", "wsgi"):
         raise TypeError(f"interface= must be 'asgi' or 'wsgi', not {interface!r}")
     engine = Engine(
@@ -100,8 +106,15 @@ def strangle(
         identify=identify,
         store=store,
         pin=pin,
+        serve=serve,
+        threads=threads,
     )
-    if (engine.settings.interface or detect_interface(app)) == "asgi":
+    found = engine.settings.interface or detect_interface(app)
+    if found == "wsgi" and engine.settings.serve == "asgi":
+        from strangle_mw.bridges.threads import ThreadedWSGI
+
+        app, found = ThreadedWSGI(app, engine.settings.threads or DEFAULT_THREADS), "asgi"
+    if found == "asgi":
         from strangle_mw.asgi import ASGIStrangler
 
         return ASGIStrangler(app, engine)

@@ -7,17 +7,17 @@ is `core.decision.prepare`, in which order things are tried is `core.exchange`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from strangle_mw.asgi_client import Client
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, Reject, prepare
 from strangle_mw.core.exchange import FallBack
 from strangle_mw.core.exchange import Send as SendTo
 from strangle_mw.core.fallback import NEVER, outcome_of
-from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
+from strangle_mw.core.hygiene import CHUNKED
 from strangle_mw.core.messages import RequestHead, status_class
 from strangle_mw.core.sticky import mark_headers
 from strangle_mw.core.upstreams import check_transports
@@ -82,7 +82,12 @@ class ASGIStrangler:
         if decision is LEGACY:
             await self.app(scope, receive, send)
         elif isinstance(decision, Forward):
-            await self._forward(decision, scope, receive, send)
+            if decision.upstream.in_process:
+                from strangle_mw.in_process import serve
+
+                await serve(self, decision, scope, receive, send)
+            else:
+                await self._forward(decision, scope, receive, send)
         elif isinstance(decision, Legacy):
             await self._legacy(decision, scope, receive, send)
         else:
@@ -95,13 +100,12 @@ class ASGIStrangler:
             path = _whole_path(scope.get("root_path", ""), scope["path"])
             await serve(self.app, self.engine, scope, path, receive, send)
             return
-        try:
+        if scope["type"] == "lifespan":
+            from strangle_mw.lifespans import serve_lifespan
+
+            await serve_lifespan(self.app, self.engine, scope, receive, send)
+        else:
             await self.app(scope, receive, send)
-        finally:
-            if scope["type"] == "lifespan":
-                # Without a pause: uvicorn ends the process as soon as the app has said that it has ended.
-                self.engine.follower.flush()
-                await self.engine.aclose(asyncio.get_running_loop())
 
     async def _legacy(self, decision: Legacy, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the wrapped app answer for a route whose stage says so."""
@@ -137,13 +141,19 @@ class ASGIStrangler:
             if decision.mark is not None:
                 headers = mark_headers(headers, decision.mark, method)
             self.engine.count(decision, "modern", status_class(decision.status))
-            await _respond(send, decision.status, headers, decision.body)
+            await self.respond(send, decision.status, headers, decision.body)
         elif isinstance(decision, Reject):
             headers, body = self.engine.failure(method, decision.status, decision.reason, decision.request_id)
-            await _respond(send, decision.status, headers, body)
+            await self.respond(send, decision.status, headers, body)
+
+    @staticmethod
+    async def respond(send: Send, status: int, headers: Any, body: bytes) -> None:
+        """Send a whole answer of the library's own."""
+        await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _forward(self, forward: Forward, scope: Scope, receive: Receive, send: Send) -> None:
-        client = _Client(receive)
+        client = Client(receive)
         answer: AsyncAnswer | None = None
         fallback: FallBack | None = None
         outcome = ""
@@ -165,7 +175,7 @@ class ASGIStrangler:
                 raise  # the server then cuts the connection: an answer never ends cleanly before its end (P6)
             else:
                 outcome = outcome_of(exc)
-                await _respond(send, exc.status, *self.engine.failed(forward, exc))
+                await self.respond(send, exc.status, *self.engine.failed(forward, exc))
         except (OSError, asyncio.CancelledError):  # of `send`: the client has left; some servers cancel then
             outcome = "gone"
             raise
@@ -177,14 +187,20 @@ class ASGIStrangler:
             if client.busy:
                 await client.aclose(answer, stays=fallback is not None)
         if fallback is not None:
-            scope = {**scope, FALLBACK_KEY: fallback.reason}
-            try:
-                await self._marked(forward, f"fallback:{fallback.reason}", scope, client.replay, send)
-            finally:
-                client.leave()
+            await self.fall_back(forward, fallback, client, scope, send)
+
+    async def fall_back(
+        self, forward: Forward, effect: FallBack, client: Client, scope: Scope, send: Send
+    ) -> None:
+        """Let the wrapped app answer for the modern side."""
+        scope = {**scope, FALLBACK_KEY: effect.reason}
+        try:
+            await self._marked(forward, f"fallback:{effect.reason}", scope, client.replay, send)
+        finally:
+            client.leave()
 
     async def _converse(
-        self, forward: Forward, client: _Client
+        self, forward: Forward, client: Client
     ) -> tuple[AsyncAnswer | None, list[Header], FallBack | None]:
         """Perform the effects of `core.exchange` with asyncio; return answer and headers, or a fallback."""
         engine, method = self.engine, forward.head.method
@@ -232,11 +248,6 @@ def _whole_path(root: str, path: str) -> str:
     return path if path == root or path.startswith(root.rstrip("/") + "/") else root + path
 
 
-async def _respond(send: Send, status: int, headers: Any, body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
 async def _relay(answer: AsyncAnswer, send: Send) -> None:
     """Give the rest of the answer to the client as it comes."""
     complete = False
@@ -244,141 +255,3 @@ async def _relay(answer: AsyncAnswer, send: Send) -> None:
         body = await answer.read()
         complete = not body or answer.complete
         await send({"type": "http.response.body", "body": body, "more_body": not complete})
-
-
-class _Client:
-    """The other end of one forwarded request: its body, and whether it is still there."""
-
-    # Most requests need none of these; what is not set costs nothing.
-    busy = False
-    _reading = False
-    _limit: int | None = None
-    _watcher: asyncio.Task[None] | None = None
-    _receiving: asyncio.Future[MutableMapping[str, Any]] | None = None
-    _stream: AsyncGenerator[bytes, None] | None = None
-    _fail: Callable[[ForwardError], None] | None = None
-    _streaming = False
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._seen: list[MutableMapping[str, Any]] = []
-
-    async def body(
-        self, length: int, max_body: int | None, replay_limit: int
-    ) -> tuple[bytes | AsyncIterator[bytes], int]:
-        """Return the body, whole if it is small, and its length as it will be framed."""
-        self._limit = max_body
-        if 0 < length <= replay_limit:
-            return b"".join([chunk async for chunk in self._chunks(length)]), length
-        if length == UNDECLARED:
-            return await self._undeclared()
-        return self._streamed(self._chunks(length)), length
-
-    async def replay(self) -> MutableMapping[str, Any]:
-        """Give the wrapped app what was received before it was asked, and then what comes."""
-        if not self._seen and self._watcher is not None:
-            await asyncio.wait((self._watcher,))  # granian forgets one of two that wait for a call of its own
-        if self._seen:
-            return self._seen.pop(0)
-        return await (self._receive() if self._receiving is None else self._next())
-
-    async def _next(self) -> MutableMapping[str, Any]:
-        """Receive by a call that goes on if whoever waits for it is cancelled; the next one takes it over.
-
-        No server says that a second `receive` works after a cancelled one: gunicorn takes the client for gone
-        from then on.
-        """
-        if self._receiving is None:
-            self._receiving = asyncio.ensure_future(self._receive())
-        await asyncio.wait((self._receiving,))
-        done, self._receiving = self._receiving, None
-        return done.result()
-
-    def _note(self, message: MutableMapping[str, Any]) -> None:
-        """Keep what was received for `replay`, as long as that may be asked for."""
-        if not (self._streaming or (self._seen and not self._seen[-1].get("more_body", False))):
-            self._seen.append(message)
-
-    def _streamed(self, chunks: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-        self._reading = self.busy = self._streaming = True
-        self._stream = chunks
-        return chunks
-
-    async def _undeclared(self) -> tuple[bytes | AsyncIterator[bytes], int]:
-        """Look at the first event: HTTP/2 says only there whether a body follows."""
-        chunks = self._chunks(CHUNKED)
-        first = await anext(chunks, b"")
-        if not first:
-            return b"", 0
-        return self._streamed(_chain(first, chunks)), CHUNKED
-
-    async def _chunks(self, length: int) -> AsyncGenerator[bytes, None]:
-        """Yield the body; raise `ForwardError` if it ends early, runs over, or its client leaves (P6)."""
-        count, more = 0, True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise _gone()
-            self._note(message)
-            chunk, more = message.get("body", b""), message.get("more_body", False)
-            count += len(chunk)
-            if self._limit is not None and count > self._limit:
-                raise ForwardError("send", "the body passes max_body", status=413)
-            if length >= 0 and (count > length or (count < length and not more)):
-                raise ForwardError("send", "the body has not its declared length", status=400)
-            if chunk:
-                yield chunk
-        self._reading = False
-        if self._fail is not None:
-            self.watch(self._fail)
-
-    def watch(self, fail: Callable[[ForwardError], None]) -> None:
-        """Start looking out for the client's leaving; called when an exchange takes its time.
-
-        `fail` ends the exchange: whoever waits for the upstream then gets the error. A second exchange (on a
-        fresh connection) brings another one; there is one watcher all the same, as for one `receive`.
-        """
-        self._fail = fail
-        if self._watcher is None and not self._reading:
-            self.busy = True
-            self._watcher = asyncio.get_running_loop().create_task(self._wait_for_disconnect())
-
-    async def _wait_for_disconnect(self) -> None:
-        message = await self._next()
-        while message["type"] != "http.disconnect":
-            self._note(message)
-            await asyncio.sleep(0)  # a server that never waits here must not stop the loop
-            message = await self._next()
-        self._seen.append(message)
-        if self._fail is not None:
-            self._fail(_gone())
-
-    async def aclose(self, answer: AsyncAnswer | None, *, stays: bool = False) -> None:
-        """End what was started: the watcher, and the body once nobody reads it any more.
-
-        With `stays`, the wrapped app will ask for what comes.
-        """
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if not stays:
-            self.leave()
-        if answer is not None:
-            await answer.settle()
-        if self._stream is not None:
-            await self._stream.aclose()
-
-    def leave(self) -> None:
-        """Stop waiting for what nobody will take."""
-        if self._receiving is not None:
-            self._receiving.cancel()
-
-
-async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(rest):
-        yield first
-        async for chunk in rest:
-            yield chunk
-
-
-def _gone() -> ForwardError:
-    return ForwardError("send", "the client left", status=CLIENT_GONE)

@@ -21,9 +21,9 @@ import strangle_mw
 from strangle_mw.cli_live import live_commands
 from strangle_mw.cli_status import count
 from strangle_mw.config import load
+from strangle_mw.core.interface import detect_interface
 from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.inspection import as_table, explain, rows
-from strangle_mw.interface import detect_interface
 from strangle_mw.reach import FileTarget
 
 if TYPE_CHECKING:

@@ -46,8 +46,9 @@ T = TypeVar("T")
 _log = logging.getLogger("strangle_mw")
 
 # Settings that parse already and act in a later version (see `core.compile`).
-_LATER_SETTINGS = ("serve", "admin")
+_LATER_SETTINGS = ("admin",)
 _SHORTEST_SECRET = 16
+_MOST_THREADS = 10_000
 _LARGEST_REPLAY = 16 * 1024 * 1024
 
 
@@ -107,7 +108,10 @@ def load(
 
 
 # What is told as missing when it was there and could not be used.
-_ECHOES = {"target-missing": ("to", "redirect", "respond"), "upstream-target": ("url", "urls")}
+_ECHOES = {
+    "target-missing": ("to", "redirect", "respond"),
+    "upstream-target": ("url", "urls", "lambda", "asgi", "wsgi"),
+}
 
 
 def _without_echoes(problems: Iterable[Problem]) -> Iterator[Problem]:
@@ -245,6 +249,9 @@ def _check_upstreams(
             )
     for upstream in upstreams.values():
         yield from _check_tls(f"upstreams.{upstream.name}", upstream.declared)
+        if upstream.kind == "lambda" and find_spec("botocore") is None:
+            what = "Lambda functions need one more package: pip install 'strangle-mw[lambda]'"
+            yield Problem(f"upstreams.{upstream.name}.lambda", what, "lambda-extra")
         if upstream.declared.http == "2" and not all(map(find_spec, ("httpx2", "h2"))):
             what = "HTTP/2 needs more packages: pip install 'strangle-mw[http2]'"
             yield Problem(f"upstreams.{upstream.name}.http", what, "http2-extra")
@@ -273,6 +280,10 @@ def _check_settings(settings: Settings) -> Iterator[Problem]:
         yield Problem("strangle.pin.header", what, "pin-header")
     if not 0 <= settings.replay_limit <= _LARGEST_REPLAY:
         yield Problem("strangle.replay_limit", f"must be 0..{_LARGEST_REPLAY} bytes", "replay-range")
+    if settings.threads is not None and settings.serve is None:
+        yield Problem("strangle.threads", 'needs serve = "asgi"', "threads-unused")
+    if settings.threads is not None and not 1 <= settings.threads <= _MOST_THREADS:
+        yield Problem("strangle.threads", f"must be 1..{_MOST_THREADS}", "threads-range")
     if settings.max_body is not None and settings.max_body < 0:
         yield Problem("strangle.max_body", "must be 0 or more bytes", "max-body-range")
     for at, name in enumerate(settings.allow_headers):

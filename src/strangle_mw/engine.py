@@ -14,29 +14,32 @@ import random
 import secrets
 import weakref
 from binascii import hexlify
+from contextlib import suppress
 from hashlib import blake2b
 from math import inf
 from threading import Lock
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from strangle_mw.core.calls import Call
 from strangle_mw.core.exchange import exchange
 from strangle_mw.core.fallback import NEVER, SAFE_METHODS
 from strangle_mw.core.hygiene import CHUNKED
 from strangle_mw.core.messages import problem
 from strangle_mw.core.model import HttpxUpstream, Stage
-from strangle_mw.errors import ForwardError
+from strangle_mw.errors import ForwardError, Problem
 from strangle_mw.follower import Follower
 from strangle_mw.live import INTERVAL, Live
 from strangle_mw.probing import Probers
 from strangle_mw.states import Endpoints, States
 from strangle_mw.stores import open_store
 from strangle_mw.transports.h1 import serialize_head
+from strangle_mw.transports.make import start_problems
 from strangle_mw.transports.registry import PoolRegistry
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from strangle_mw.config import Source
     from strangle_mw.core.compiled import CompiledUpstream
@@ -46,10 +49,11 @@ if TYPE_CHECKING:
     from strangle_mw.core.messages import Header
     from strangle_mw.core.model import Settings
     from strangle_mw.probing import Asks
-    from strangle_mw.transports.make import AsyncPool, BlockingPool
+    from strangle_mw.transports.in_process import AsyncAppPool
+    from strangle_mw.transports.make import AsyncHttpPool, AsyncPool, BlockingPool
     from strangle_mw.transports.websocket import UpstreamWebSocket
 
-    Pool = AsyncPool | BlockingPool
+    Pool = AsyncPool | AsyncAppPool | BlockingPool
 
 log = logging.getLogger("strangle_mw")
 
@@ -75,11 +79,11 @@ class Engine:
 
     def __init__(self, source: Source, **settings: Any) -> None:
         self.states = States()
-        self.pools = PoolRegistry()
+        self.pools = PoolRegistry(self.states.executed)
         self.told_raw = False
         self._looking = Lock()
         hooks = {"hop_marker": _hop_marker(), "new_id": _new_id, "draw": _draw, "now": time}
-        self.live = Live(source, {**hooks, **settings}, self.states, self._install)
+        self.live = Live(source, {**hooks, **settings}, self.states, self._install, _start_problems)
         self.store = open_store(self.settings.store or MEMORY)
         self.follower = Follower(self.store, self.live, self.states)
         self.probers = Probers(
@@ -177,8 +181,13 @@ class Engine:
             if copied and _draw() < route.staging.sample:
                 self.count(decision, "shadow", "not-compared")
 
-    def serialize(self, forward: Forward, length: int, endpoint: int = 0) -> bytes:
-        """Write the head that is sent upstream; `length` is the body's, as far as it is known by now."""
+    def serialize(self, forward: Forward, length: int, endpoint: int = 0, source: Any = None) -> Any:
+        """Write the head that is sent upstream; `length` is the body's, as far as it is known by now.
+
+        A pool of functions takes the request itself, one of apps with the environ (`source`) it came in.
+        """
+        if forward.upstream.kind != "http":
+            return forward if forward.upstream.kind == "lambda" else Call(forward, source, length)
         place = forward.upstream.endpoints[endpoint]
         fields = forward.fields
         if length == CHUNKED:
@@ -188,7 +197,7 @@ class Engine:
 
     def async_pools(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> Sequence[AsyncPool]:
         """Return the pools to an upstream's endpoints for one event loop."""
-        return self.pools.of_loop(upstream, loop)
+        return cast("Sequence[AsyncPool]", self.pools.of_loop(upstream, loop))
 
     def blocking_pools(self, upstream: CompiledUpstream) -> Sequence[BlockingPool]:
         """Return the pools to an upstream's endpoints for this process's threads."""
@@ -198,7 +207,7 @@ class Engine:
         self,
         forward: Forward,
         endpoint: int,
-        pool: AsyncPool,
+        pool: AsyncHttpPool,
         headers: Sequence[Header],
         subprotocols: Sequence[str],
     ) -> UpstreamWebSocket:
@@ -206,12 +215,33 @@ class Engine:
         from strangle_mw.transports.websocket import WebSocketRequest, connect
 
         upstream = forward.upstream
-        if isinstance(upstream.declared, HttpxUpstream):
-            raise ForwardError("pool", "no WebSocket crosses a transport of httpx")
+        if isinstance(upstream.declared, HttpxUpstream) or upstream.kind != "http":
+            what = "a transport of httpx" if upstream.kind == "http" else f"to {upstream.endpoints[endpoint]}"
+            raise ForwardError("pool", f"no WebSocket crosses {what}")
         request = WebSocketRequest(forward.target, forward.host(endpoint), headers, subprotocols)
         timeout = forward.action.timeout or upstream.declared.timeout
         place = upstream.endpoints[endpoint]
         return await connect(pool.dialer, place, upstream.declared, request, timeout)
+
+    def begin_apps(self, loop: AbstractEventLoop) -> None:
+        """Start the apps in this process that the table names, for the start of the server."""
+        for upstream in self._apps():
+            for pool in self.app_pools(upstream, loop):
+                pool.begin()
+
+    async def apps_begun(self, loop: AbstractEventLoop) -> None:
+        """Wait until they have started, or failed to (which is logged), or until their `timeout` is over."""
+        for upstream in self._apps():
+            for pool in self.app_pools(upstream, loop):
+                with suppress(ForwardError):
+                    await pool.ready(upstream.declared.timeout)
+
+    def app_pools(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> Sequence[AsyncAppPool]:
+        """Return what `async_pools` does, for an app in this process."""
+        return cast("Sequence[AsyncAppPool]", self.pools.of_loop(upstream, loop))
+
+    def _apps(self) -> Iterator[CompiledUpstream]:
+        return (u for u in self.snapshot.upstreams.values() if u.in_process)
 
     async def aclose(self, loop: AbstractEventLoop) -> None:
         """Close the pools of one event loop, for the end of its lifespan."""
@@ -225,7 +255,14 @@ class Engine:
         self.pools.close()
 
     def failure(
-        self, method: str, status: int, reason: str, asked: bytes, route: str = "", detail: str = ""
+        self,
+        method: str,
+        status: int,
+        reason: str,
+        asked: bytes,
+        route: str = "",
+        detail: str = "",
+        retry_after: int = 0,
     ) -> tuple[list[Header], bytes]:
         """Log a request that the library answers with an error, and build it (promises P18, P23).
 
@@ -234,7 +271,7 @@ class Engine:
         request_id = (asked or _new_id()).decode("ascii")
         where = f" on route {route!r}: {detail}" if route else ""
         log.warning("%d %s%s (request %s)", status, reason, where, request_id)
-        headers, body = problem(status, reason, request_id)
+        headers, body = problem(status, reason, request_id, retry_after)
         return headers, b"" if method == "HEAD" else body
 
     def failed(self, forward: Forward, error: ForwardError) -> tuple[list[Header], bytes]:
@@ -244,8 +281,9 @@ class Engine:
         else:
             reason = "body-too-large" if error.status == 413 else "bad-body"  # noqa: PLR2004
         detail = f"upstream {forward.upstream.name!r}: {error}"
+        method, route = forward.head.method, forward.route.name
         return self.failure(
-            forward.head.method, error.status, reason, forward.request_id, forward.route.name, detail
+            method, error.status, reason, forward.request_id, route, detail, error.retry_after
         )
 
     def tell_raw(self, server: str) -> None:
@@ -257,7 +295,7 @@ class Engine:
     def reset_after_fork(self) -> None:
         """Begin anew in a child process: sockets, threads and locks belong to the parent."""
         self._looking = Lock()
-        self.pools = PoolRegistry()
+        self.pools = PoolRegistry(self.states.executed)
         self.states.reset_after_fork()
         self.live.reset_after_fork()
         self.follower.reset_after_fork()
@@ -296,6 +334,11 @@ def _new_id() -> bytes:
 
 def _draw() -> int:
     return _random.randrange(10_000)
+
+
+def _start_problems(upstream: CompiledUpstream) -> Iterator[Problem]:
+    for field, what, id_ in start_problems(upstream):
+        yield Problem(f"upstreams.{upstream.name}.{field}", what, id_)
 
 
 def _make_probe(upstream: CompiledUpstream) -> Asks:

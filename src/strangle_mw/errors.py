@@ -51,7 +51,8 @@ class ForwardError(StrangleError):
     `status` is what a client is told when nothing else answers (design section 5: 502, 503, 504, and 400,
     408 or 413 when the client's own body is at fault); `request_sent` says whether the upstream may have
     seen any part of the request; `stale` marks a reused connection that died before the first byte of an
-    answer (RFC 9112 section 9.3.1), the only failure that may be repaired by sending again.
+    answer (RFC 9112 section 9.3.1), the only failure that may be repaired by sending again; `retry_after`
+    is what a 503 tells the client, in seconds, if the upstream has said so.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class ForwardError(StrangleError):
         status: int = 502,
         request_sent: bool = False,
         stale: bool = False,
+        retry_after: int = 0,
     ) -> None:
         self.stage = stage
         self.reason = reason
         self.status = status
         self.request_sent = request_sent
         self.stale = stale
+        self.retry_after = retry_after
         super().__init__(f"{stage}: {reason}")

@@ -25,10 +25,10 @@ from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.watch import SETTLED, FileWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from strangle_mw.config import Source
-    from strangle_mw.core.compiled import CompiledRoute
+    from strangle_mw.core.compiled import CompiledRoute, CompiledUpstream
     from strangle_mw.core.decision import Snapshot
     from strangle_mw.core.overrides import Override, Overrides
     from strangle_mw.states import States
@@ -45,7 +45,7 @@ MAX_TOLD = 20
 """Changes of overrides that are logged one by one: one command may change thousands."""
 
 _OFF = Dial(Stage.LEGACY, 0, overridden=True)
-_AT_START_ONLY = ("store", "interface")
+_AT_START_ONLY = ("store", "interface", "serve", "threads")
 
 
 class Live:
@@ -54,13 +54,19 @@ class Live:
     `retired` names the routes whose old code must not run, `problems` says which overrides do not act,
     `waiting` which routes wait for a good health answer, `reload_error` why the file is not the table in
     force; `hurry` is called when a route begins to wait. Raises `ConfigError` if the first table cannot be
-    used.
+    used; `check` names what keeps an upstream that is new from working, and may block.
     """
 
     def __init__(
-        self, source: Source, settings: Mapping[str, Any], states: States, install: Callable[[Snapshot], None]
+        self,
+        source: Source,
+        settings: Mapping[str, Any],
+        states: States,
+        install: Callable[[Snapshot], None],
+        check: Callable[[CompiledUpstream], Iterable[Problem]],
     ) -> None:
         self._source = source
+        self._check = check
         self._settings = settings
         self._states = states
         self._install = install
@@ -81,7 +87,7 @@ class Live:
 
     def _first(self) -> Snapshot:
         try:
-            return load(self._source, **self._settings)
+            return self._load({})
         except ConfigError as exc:
             if not self.switched_off:
                 raise
@@ -89,6 +95,15 @@ class Live:
             self.reload_error = str(exc)
             log.error("%s=legacy: the wrapped app answers everything; besides: %s", SWITCH, exc)  # noqa: TRY400
             return load([], **self._settings)
+
+    def _load(self, known: Mapping[str, CompiledUpstream]) -> Snapshot:
+        """Load the table; what starts with it (apps, credentials) has to be there, too."""
+        table = load(self._source, known=known, **self._settings)
+        kept = set(known.values())
+        problems = [p for u in table.upstreams.values() if u not in kept for p in self._check(u)]
+        if problems:
+            raise ConfigError(problems)
+        return table
 
     # --- overrides
 
@@ -175,7 +190,7 @@ class Live:
         """Put the file's table in force; return why that is not possible, else nothing."""
         before = self.table
         try:
-            table = load(self._source, known=before.upstreams, **self._settings)
+            table = self._load(before.upstreams)
         except ConfigError as exc:
             return str(exc)
         for name in _AT_START_ONLY:

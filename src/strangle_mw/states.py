@@ -11,7 +11,7 @@ import random
 from collections import deque
 from threading import Lock
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from strangle_mw.core.balance import choose
 from strangle_mw.core.events import CounterKey, Event
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from strangle_mw.core.dials import Dial
     from strangle_mw.core.events import Kind
     from strangle_mw.core.resilience import BreakerState, HealthState, Outcome
-    from strangle_mw.transports.make import AsyncPool, BlockingPool
 
 log = logging.getLogger("strangle_mw")
 
@@ -38,6 +37,9 @@ _LOGGED: Mapping[Kind, int] = {
     "override-waiting": logging.WARNING,
     "reload": logging.INFO,
 }
+
+MAX_VERSIONS = 8
+"""Versions of one function that are counted; an alias names two at most, the older ones are forgotten."""
 
 _Key = tuple[str, str, int, str, str]
 
@@ -82,6 +84,14 @@ class UpstreamState:
             ]
 
 
+class Loaded(Protocol):
+    """A pool, as far as choosing one needs to know it."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many exchanges it has at the moment."""
+
+
 class Endpoints:
     """One conversation's view of an upstream: `core.exchange.Endpoints`, with the pools' loads."""
 
@@ -91,7 +101,7 @@ class Endpoints:
         self,
         states: States,
         upstream: CompiledUpstream,
-        pools: Sequence[AsyncPool | BlockingPool],
+        pools: Sequence[Loaded],
         route: str,
     ) -> None:
         self._states = states
@@ -154,6 +164,7 @@ class States:
         # More than a store keeps need not wait for it; the oldest are dropped.
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._hits: dict[str, float] = {}
+        self._versions: dict[str, dict[str, int]] = {}
 
     def upstream(self, upstream: CompiledUpstream) -> UpstreamState:
         """Return the state of one upstream's endpoints."""
@@ -187,6 +198,19 @@ class States:
         key = (route, dial.label, dial.points, side, outcome)
         with self._lock:
             self._counts[key] = self._counts.get(key, 0) + 1
+
+    def executed(self, upstream: str, version: str) -> None:
+        """Count a call of a Lambda function by the version that has answered (an alias chooses it)."""
+        with self._lock:
+            versions = self._versions.setdefault(upstream, {})
+            if version not in versions and len(versions) >= MAX_VERSIONS:
+                del versions[next(iter(versions))]
+            versions[version] = versions.get(version, 0) + 1
+
+    def versions(self) -> Mapping[str, Mapping[str, int]]:
+        """Return how many calls each version of each Lambda function has answered."""
+        with self._lock:
+            return {upstream: dict(versions) for upstream, versions in self._versions.items()}
 
     def take_counts(self) -> Mapping[CounterKey, int]:
         """Hand over what was counted since the last time."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, Reject, prepare
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from strangle_mw.core.messages import Header
     from strangle_mw.core.sticky import Mark
     from strangle_mw.engine import Engine
-    from strangle_mw.transports.make import AsyncPool
+    from strangle_mw.transports.make import AsyncHttpPool
     from strangle_mw.transports.websocket import UpstreamWebSocket
 
 Event = MutableMapping[str, Any]
@@ -87,7 +87,9 @@ async def serve(app: App, engine: Engine, scope: Event, path: str, receive: Rece
         return
     fallback: FallBack | None = None
     try:
-        if isinstance(decision, Forward):
+        if isinstance(decision, Forward) and decision.upstream.kind == "asgi":
+            fallback = await _call(engine, decision, client, scope, _again(first, receive))
+        elif isinstance(decision, Forward):
             fallback = await _forward(engine, decision, client)
         else:
             await _answer(engine, decision, client)
@@ -95,12 +97,33 @@ async def serve(app: App, engine: Engine, scope: Event, path: str, receive: Rece
         log.debug("%d client gone", CLIENT_GONE)
     if fallback is not None and isinstance(decision, Forward):
         engine.count(decision, "legacy", f"fallback:{fallback.reason}")
-        seen = [first]
+        scope = {**scope, FALLBACK_KEY: fallback.reason}
+        await app(scope, _again(first, receive), _marking(send, decision.mark))
 
-        async def replay() -> Event:
-            return seen.pop() if seen else await receive()
 
-        await app({**scope, FALLBACK_KEY: fallback.reason}, replay, _marking(send, decision.mark))
+def _again(first: Event, receive: Receive) -> Receive:
+    """Give an app the event that was received before it was asked, and then what comes."""
+    seen = [first]
+
+    async def replay() -> Event:
+        return seen.pop() if seen else await receive()
+
+    return replay
+
+
+async def _call(
+    engine: Engine, forward: Forward, client: _Client, scope: Event, receive: Receive
+) -> FallBack | None:
+    """Let an app in this process answer; tell if legacy shall."""
+    from strangle_mw.in_process_websocket import call
+
+    try:
+        return await call(engine, forward, scope, receive, client.send)
+    except ForwardError as exc:
+        if exc.stage == "body":
+            raise
+        await client.deny(exc.status, *engine.failed(forward, exc))
+        return None
 
 
 def _marking(send: Send, mark: Mark | None) -> Send:
@@ -137,7 +160,8 @@ async def _forward(engine: Engine, forward: Forward, client: _Client) -> FallBac
         await _refuse(engine, forward, client, 400, "bad-handshake")
         return None
     policy = engine.policy(forward)
-    pools = engine.async_pools(forward.upstream, asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    pools = cast("Sequence[AsyncHttpPool]", engine.async_pools(forward.upstream, loop))
     gate = pools[0].gate
     outcome = "failed"
     try:
@@ -174,7 +198,7 @@ def _is_subprotocol(name: str) -> bool:
     return name.isascii() and is_token(name.encode()) is not None
 
 
-async def _converse(engine: Engine, forward: Forward, client: _Client, pools: Sequence[AsyncPool]) -> str:
+async def _converse(engine: Engine, forward: Forward, client: _Client, pools: Sequence[AsyncHttpPool]) -> str:
     upstream, endpoint = await _open(engine, forward, client, pools)
     pools[endpoint].occupy()
     try:
@@ -200,7 +224,7 @@ def _crosses(name: bytes) -> bool:
 
 
 async def _open(
-    engine: Engine, forward: Forward, client: _Client, pools: Sequence[AsyncPool]
+    engine: Engine, forward: Forward, client: _Client, pools: Sequence[AsyncHttpPool]
 ) -> tuple[UpstreamWebSocket, int]:
     """Shake hands with the upstream, unless the client leaves before that is done."""
     shaking = _shake_hands(engine, forward, client.subprotocols, pools)
@@ -226,7 +250,7 @@ async def _open(
 
 
 async def _shake_hands(
-    engine: Engine, forward: Forward, subprotocols: Sequence[str], pools: Sequence[AsyncPool]
+    engine: Engine, forward: Forward, subprotocols: Sequence[str], pools: Sequence[AsyncHttpPool]
 ) -> tuple[UpstreamWebSocket, int]:
     """Perform the effects of `core.exchange`; return the answer, and whose it is."""
     headers = [h for h in forward.headers if _crosses(h[0])]
@@ -304,7 +328,7 @@ class _Client:
 
     def __init__(self, scope: Event, receive: Receive, send: Send) -> None:
         self._receive = receive
-        self._send = send
+        self.send = send
         self.subprotocols: Sequence[str] = [s for s in scope.get("subprotocols") or () if s]
         extensions = scope.get("extensions") or {}
         self._may_answer = "websocket.http.response" in extensions
@@ -320,13 +344,13 @@ class _Client:
             headers = list(dict(reversed(headers)).items())  # its worker dies of a name that comes twice
         if self._may_answer:
             start = {"type": "websocket.http.response.start", "status": status, "headers": list(headers)}
-            await self._send(start)
-            await self._send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+            await self.send(start)
+            await self.send({"type": "websocket.http.response.body", "body": body, "more_body": False})
         else:
-            await self._send({"type": "websocket.close", "code": 1000})
+            await self.send({"type": "websocket.close", "code": 1000})
 
     async def accept(self, subprotocol: str | None, headers: Sequence[Header]) -> None:
-        await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
+        await self.send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
 
     def look_ahead(self) -> Sequence[asyncio.Future[Event]]:
         """Start waiting for the next event, which before the handshake's end is the client's leaving.
@@ -363,10 +387,10 @@ class _Client:
 
     async def give(self, message: str | bytes) -> None:
         kind = "text" if isinstance(message, str) else "bytes"
-        await self._send({"type": "websocket.send", kind: message})
+        await self.send({"type": "websocket.send", kind: message})
 
     async def close(self, code: int, reason: str) -> None:
-        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def aclose(self) -> None:
         """Stop waiting for an event that nobody takes."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from io import BufferedReader, BytesIO, RawIOBase
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, prepare
@@ -156,7 +156,7 @@ class WSGIStrangler:
     def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         body = _Body(environ, forward, self.engine.settings.replay_limit)
         try:
-            found = self._converse(forward, body)
+            found = self._converse(forward, body, environ)
         except ForwardError as error:
             self.engine.count(forward, "modern", outcome_of(error))
             return _respond(start_response, error.status, *self.engine.failed(forward, error))
@@ -167,7 +167,7 @@ class WSGIStrangler:
         return self._marked(forward, f"fallback:{found.reason}", environ, start_response)
 
     def _converse(
-        self, forward: Forward, body: _Body
+        self, forward: Forward, body: _Body, environ: Environ
     ) -> tuple[BlockingAnswer, list[Header], bytes] | FallBack:
         """Perform the effects of `core.exchange`, blocking.
 
@@ -186,7 +186,7 @@ class WSGIStrangler:
             while isinstance(effect, Send):
                 try:
                     answer = pools[effect.endpoint].send(
-                        engine.serialize(forward, length, effect.endpoint),
+                        engine.serialize(forward, length, effect.endpoint, environ),
                         content,
                         method=method,
                         chunked=length == CHUNKED,
@@ -239,10 +239,10 @@ class WSGIStrangler:
 
 def _first(answer: BlockingAnswer, headers: list[Header]) -> bytes:
     """Read what comes with the head: servers send both together (PEP 3333), so a cut before can be told."""
-    body = answer.take()
+    body: bytes = answer.take()
     if body or answer.complete or (b"content-type", b"text/event-stream") in _kinds(headers):
         return body
-    return answer.read()
+    return cast("bytes", answer.read())
 
 
 def _class_of(status: str) -> str:

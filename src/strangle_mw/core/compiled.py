@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from strangle_mw.core.model import Condition, Endpoint, Route, Upstream
     from strangle_mw.core.patterns import PathPattern, Template
     from strangle_mw.core.staging import Staging
+    from strangle_mw.core.targets import LambdaFunction
+
+Kind = Literal["http", "lambda", "asgi", "wsgi"]
+"""What an upstream is: a service, a Lambda function, an app in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +66,18 @@ class Test:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class CompiledUpstream:
-    """An HTTP upstream with its addresses taken apart."""
+    """An upstream with its addresses taken apart; a function or an app is its own single endpoint."""
 
     name: str
     declared: Upstream = field(repr=False)
     endpoints: tuple[Endpoint, ...] = field(repr=False)
+    kind: Kind = field(default="http", repr=False)
+    function: LambdaFunction | None = field(default=None, repr=False)
+
+    @property
+    def in_process(self) -> bool:
+        """Tell whether this is an app in this process."""
+        return self.kind in ("asgi", "wsgi")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

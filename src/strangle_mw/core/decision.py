@@ -94,9 +94,12 @@ class Forward(NamedTuple):
     mark: Mark | None = None
 
     def host(self, endpoint: int) -> bytes:
-        """Return the `Host` that is sent to one of the upstream's endpoints."""
+        """Return the `Host` that is sent to one of the upstream's endpoints.
+
+        Functions and apps in this process have none of their own: they see what the client asked for.
+        """
         own = self.upstream.endpoints[endpoint].authority
-        return own if self.upstream.declared.host == "upstream" else self.head.raw_host or own
+        return own if own and self.upstream.declared.host == "upstream" else self.head.raw_host or own
 
     @property
     def headers(self) -> list[Header]:

@@ -140,7 +140,7 @@ def check_method(method: str) -> None:
         raise Refused(400, "bad-method")
 
 
-def problem(status: int, reason: str, request_id: str) -> tuple[list[Header], bytes]:
+def problem(status: int, reason: str, request_id: str, retry_after: int = 0) -> tuple[list[Header], bytes]:
     """Build the library's own error answer: RFC 9457, no addresses, nothing of the request in it (P23)."""
     title = _TITLES.get(status, "Error")
     body = (
@@ -152,7 +152,7 @@ def problem(status: int, reason: str, request_id: str) -> tuple[list[Header], by
         (b"cache-control", b"no-store"),
     ]
     if status == 503:  # noqa: PLR2004 - RFC 9110 section 10.2.3
-        headers.append((b"retry-after", b"1"))
+        headers.append((b"retry-after", b"%d" % (retry_after or 1)))
     if status == 405:  # noqa: PLR2004 - RFC 9110 section 15.5.6
         headers.append((b"allow", b"GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS"))
     return headers, body

@@ -15,6 +15,9 @@ from typing import Any, Literal
 LEGACY_TARGET = "legacy"
 """The value of `to` that carves an exception out of a wider route."""
 
+DEFAULT_THREADS = 40
+"""Threads of a WSGI app that an ASGI server serves, as in Starlette and FastAPI."""
+
 MAX_REGEX_PATH = 2048
 """Bytes of a path beyond which no regular expression is tried: Python's `re` may backtrack for ever."""
 
@@ -141,8 +144,9 @@ class Tls:
 class Upstream:
     """A named modern target; times are seconds.
 
-    Give `url` for one address, `urls` for several. `verify=False` (do not verify TLS certificates) exists
-    in Python only and is warned about at start.
+    Give `url` for one address, `urls` for several; or `lambda_` for a Lambda function, `asgi` or `wsgi` for
+    an app in this process. `verify=False` (do not verify TLS certificates) exists in Python only and is
+    warned about at start.
     """
 
     url: str = field(default="", metadata=_doc("`http://`, `https://` or `unix:/path.sock`"))
@@ -171,8 +175,14 @@ class Upstream:
     profile: str = field(default="", metadata=_doc("AWS profile for credentials"))
     endpoint_url: str = field(default="", metadata=_doc("another address of the Invoke API"))
     format: Literal["2.0", "1.0", "rest", "alb"] = field(default="2.0", metadata=_doc("the event's format"))
-    asgi: str = field(default="", metadata=_doc("`module:attr` of an ASGI app in this process"))
-    wsgi: str = field(default="", metadata=_doc("`module:attr` of a WSGI app in this process"))
+    asgi: Any = field(
+        default="",
+        metadata=_doc("`module:attr` of an ASGI app in this process; in Python also the app", type=str),
+    )
+    wsgi: Any = field(
+        default="",
+        metadata=_doc("`module:attr` of a WSGI app in this process; in Python also the app", type=str),
+    )
     verify: bool = field(default=True, metadata=_doc("verify TLS certificates", python_only=True))
 
 
@@ -230,7 +240,8 @@ class Route:
     to: Any = field(
         default=None,
         metadata=_doc(
-            "upstream name, target, `legacy`, or a list of {upstream, weight}", type=str | list[Split]
+            "upstream name, target, `legacy`, or a list of {upstream, weight}; in Python also an app",
+            type=str | list[Split],
         ),
     )
     stage: Stage | Literal["legacy", "shadow", "canary", "modern", "retired"] = field(
@@ -269,13 +280,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address of an HTTP upstream, taken apart once.
+    """One address of an upstream, taken apart once.
 
-    `authority` is what stands in `Host` (RFC 9110 section 7.2: without a default port); `base` is the base
-    path without a final slash; `socket` the path of a Unix socket.
+    `authority` is what stands in `Host` (RFC 9110 section 7.2: without a default port), empty if the endpoint
+    has no name of its own; `base` is the base path without a final slash; `socket` the path of a Unix socket.
+    A function or an app in this process has its name as `host`.
     """
 
-    scheme: Literal["http", "https", "unix"]
+    scheme: Literal["http", "https", "unix", "lambda", "asgi", "wsgi"]
     host: str
     port: int
     authority: bytes
@@ -285,6 +297,8 @@ class Endpoint:
     def __str__(self) -> str:
         if self.scheme == "unix":
             return f"unix:{self.socket}"
+        if not self.authority:
+            return f"{self.scheme}:{self.host}"
         return f"{self.scheme}://{self.authority.decode()}{self.base.decode()}"
 
 
@@ -323,7 +337,10 @@ class Settings:
         metadata=_doc("callable(RequestHead) -> the user's id, or None if there is none", python_only=True),
     )
     pin: Pin | None = field(default=None, metadata=_doc("lets testers choose a side of a canary"))
-    serve: Literal["asgi"] | None = field(default=None, metadata=_doc("serve a WSGI app from an ASGI server"))
+    serve: Literal["asgi"] | None = field(
+        default=None, metadata=_doc("`asgi` serves a WSGI app from an ASGI server, on a pool of threads")
+    )
+    threads: int | None = field(default=None, metadata=_doc("threads of that pool; 40 if not given"))
     store: str | None = field(
         default=None,
         metadata=_doc("where live changes are kept: `memory:`, `sqlite:///path.db` or `redis://host`"),

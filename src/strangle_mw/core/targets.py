@@ -1,10 +1,12 @@
-"""Addresses of upstreams: from what a user writes to an `Endpoint`, or one clear refusal.
+"""Addresses of upstreams: from what a user writes to an `Endpoint` or a function, or one clear refusal.
 
 The address of a forwarded request comes from here alone, never from the request (promise P3).
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from strangle_mw.core.model import Endpoint
@@ -13,6 +15,27 @@ from strangle_mw.core.patterns import PatternError, parse_template
 _PORTS = {"http": 80, "https": 443}
 SCHEMES = ("http://", "https://", "unix:", "lambda:", "asgi:", "wsgi:", "arn:")
 """How a target starts that is not an upstream's name."""
+
+
+# What the Invoke API takes for a name, an alias or version, and an ARN of either.
+_FUNCTION = re.compile(
+    r"(?P<name>(?:arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):[0-9]{12}:function:|[0-9]{12}:function:)?"
+    r"[A-Za-z0-9_-]{1,140})(?::(?P<qualifier>\$LATEST|[A-Za-z0-9_-]{1,128}))?"
+)
+_REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class LambdaFunction:
+    """One function as the Invoke API names it.
+
+    `name` is its name, or an ARN of it without qualifier; `qualifier` an alias or version, "" for $LATEST;
+    `region` that of the ARN, else "".
+    """
+
+    name: str
+    qualifier: str = ""
+    region: str = ""
 
 
 def is_target(text: str) -> bool:
@@ -40,6 +63,20 @@ def parse_endpoint(url: str) -> Endpoint:
     if "?" in url or "#" in url:
         raise PatternError("must not hold a query or fragment; those come from the request")
     return _http(parts.scheme, parts.hostname, port, parts.path)
+
+
+def parse_function(text: str) -> LambdaFunction:
+    """Take a function's name or ARN apart, with alias or version; raise `PatternError` with the remedy."""
+    match = _FUNCTION.fullmatch(text)
+    if match is None:
+        raise PatternError("must be a function's NAME, NAME:ALIAS, or ARN")
+    return LambdaFunction(match["name"], match["qualifier"] or "", match["region"] or "")
+
+
+def check_reference(text: str) -> None:
+    """Check the name of an app in this process; raise `PatternError` with the remedy."""
+    if not _REFERENCE.fullmatch(text):
+        raise PatternError("must be `module:attr`, as in orders.app:app")
 
 
 def _http(scheme: str, host: str, port: int | None, path: str) -> Endpoint:

@@ -10,23 +10,33 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from strangle_mw.core.compiled import CompiledUpstream
-from strangle_mw.core.model import MAX_SECONDS, HttpxUpstream, Split, Tls, Upstream
+from strangle_mw.core.interface import detect_interface
+from strangle_mw.core.model import MAX_SECONDS, Endpoint, HttpxUpstream, Split, Tls, Upstream
 from strangle_mw.core.patterns import PatternError
 from strangle_mw.core.resilience import MAX_OPEN
-from strangle_mw.core.targets import is_target, parse_endpoint
+from strangle_mw.core.targets import check_reference, is_target, parse_endpoint, parse_function
 from strangle_mw.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from strangle_mw.core.model import Breaker, Endpoint, Health
+    from strangle_mw.core.compiled import Kind
+    from strangle_mw.core.model import Breaker, Health
+    from strangle_mw.core.targets import LambdaFunction
 
 _TIMES = ("connect_timeout", "timeout", "idle_timeout", "keepalive")
-# What parses already and acts in a later version (see `compile`).
-_LATER = {
-    "lambda_": "Lambda functions act",
-    "asgi": "apps in this process act",
-    "wsgi": "apps in this process act",
+_APPS: tuple[Literal["asgi", "wsgi"], ...] = ("asgi", "wsgi")
+_TARGETS = ("url", "urls", "lambda_", "asgi", "wsgi")
+_INLINE: Mapping[str, Literal["lambda_", "asgi", "wsgi"]] = {
+    "lambda:": "lambda_",
+    "arn:": "lambda_",
+    "asgi:": "asgi",
+    "wsgi:": "wsgi",
+}
+# Settings that say something of one kind of target only: one that does nothing would be believed.
+_ONLY = {
+    "lambda": ("region", "profile", "endpoint_url", "format"),
+    "http": ("host", "health", "tls", "verify", "http"),
 }
 # Settings of the own clients; a transport of the user's has its own.
 _CONNECTS = ("tls", "verify", "http", "keepalive")
@@ -80,23 +90,23 @@ class UpstreamRegistry:
 
     def add(self, name: str, upstream: Upstream) -> None:
         """Add an upstream that has a name."""
-        self.compiled[name] = self._compile(name, upstream, "url" if upstream.url else "urls")
+        given = next((k for k in _TARGETS if getattr(upstream, k) not in ("", ())), "url")
+        self.compiled[name] = self._compile(name, upstream, given.rstrip("_"))
         self.check(upstream, "")
 
     def check(self, upstream: Upstream, field: str) -> None:
         """Note what an upstream's settings cannot be; `field` is where they stand."""
         at = f"{field}." if field else ""
-        kinds = [k for k in ("url", "urls", "lambda_", "asgi", "wsgi") if getattr(upstream, k)]
-        if len(kinds) != 1:
+        given = [k for k in _TARGETS if getattr(upstream, k) not in ("", ())]
+        if len(given) != 1:
             what = (
-                "needs a `url`"
-                if not kinds
-                else f"give only one of {', '.join(k.rstrip('_') for k in kinds)}"
+                "needs a `url`, or `lambda`, `asgi` or `wsgi`"
+                if not given
+                else f"give only one of {', '.join(k.rstrip('_') for k in given)}"
             )
             self._note(field, what, "upstream-target")
-        for name, what in _LATER.items():
-            if getattr(upstream, name):
-                self._note(at + name.rstrip("_"), f"{what} in a later version; remove it", "not-yet")
+        else:
+            self._check_fitting(upstream, given[0], at)
         if isinstance(upstream, HttpxUpstream):
             self._check_transport(upstream, at)
         for name in _TIMES:
@@ -111,12 +121,23 @@ class UpstreamRegistry:
         self._check_breaker(upstream.breaker, f"{at}breaker.")
         if upstream.health is not None:
             self._check_health(upstream, upstream.health, f"{at}health")
-        if upstream.tls != Tls() and not all(
-            u.startswith("https:") for u in (upstream.url, *upstream.urls) if u
-        ):
+        addresses = [u for u in (upstream.url, *upstream.urls) if u]
+        if upstream.tls != Tls() and addresses and not all(u.startswith("https:") for u in addresses):
             self._note(at + "tls", "needs an https:// address", "tls-without-https")
         if upstream.tls.key and not upstream.tls.cert:
             self._note(at + "tls.key", "needs `cert`, the certificate it belongs to", "tls-key")
+
+    def _check_fitting(self, upstream: Upstream, target: str, at: str) -> None:
+        """Note settings that do not act on this kind of target."""
+        kind = "http" if target in ("url", "urls") else target.rstrip("_")
+        plain = Upstream()
+        for of, names in _ONLY.items():
+            for name in names if of != kind else ():
+                if getattr(upstream, name) != getattr(plain, name):
+                    needed = "`url`" if of == "http" else f"`{of}`"
+                    self._note(
+                        at + name, f"needs {needed}; here is `{target.rstrip('_')}`", "upstream-setting"
+                    )
 
     def _check_breaker(self, breaker: Breaker, at: str) -> None:
         ranges = {
@@ -159,6 +180,10 @@ class UpstreamRegistry:
 
     def shares(self, to: object) -> list[tuple[CompiledUpstream, int]]:
         """Resolve a `to`: each upstream with the upper bound of its share, in basis points."""
+        if callable(to):
+            to = self._app(to)
+            if to is None:
+                return []
         if isinstance(to, Upstream):
             return [(self._anonymous(to, "to"), 10_000)]
         splits = [Split(upstream=to)] if isinstance(to, str) else self._splits(to)
@@ -178,17 +203,22 @@ class UpstreamRegistry:
     def _splits(self, to: object) -> list[Split]:
         if isinstance(to, list | tuple) and to and all(isinstance(s, Split) for s in to):
             return list(to)
-        if callable(to):
-            self._note(
-                "to", "apps in this process act in a later version; give an http(s) address", "not-yet"
-            )
-        else:
-            self._note("to", "must be an upstream's name, an address or a list of {upstream, weight}", "type")
+        self._note("to", "must be an upstream's name, an address or a list of {upstream, weight}", "type")
         return []
+
+    def _app(self, app: Callable[..., object]) -> Upstream | None:
+        """Take an app that is given as a route's `to`."""
+        try:
+            interface = detect_interface(app)
+        except TypeError as exc:
+            what = str(exc).partition(";")[0]
+            self._note("to", f"{what}; give Upstream(asgi=app) or Upstream(wsgi=app)", "app-interface")
+            return None
+        return Upstream(asgi=app) if interface == "asgi" else Upstream(wsgi=app)
 
     def _anonymous(self, upstream: Upstream, field: str) -> CompiledUpstream:
         """Name an upstream without a name: by its address, and a number if that has other settings."""
-        address = upstream.url or ", ".join(upstream.urls) or "upstream"
+        address = _address(upstream)
         name, number = address, 1
         while name in self.compiled and self.compiled[name].declared != upstream:
             number += 1
@@ -205,7 +235,7 @@ class UpstreamRegistry:
             return self.compiled.get(name)  # if it is not there, its own problem is already told
         if is_target(name):
             # A plain address has the default settings, whatever an object with that address says elsewhere.
-            return self._anonymous(Upstream(url=name), field)
+            return self._anonymous(_inline(name), field)
         near = difflib.get_close_matches(name, self._declared, 1)
         hint = (
             f"; did you mean {near[0]!r}?" if near else "; define [upstreams.NAME] or give an http(s) address"
@@ -214,15 +244,47 @@ class UpstreamRegistry:
         return None
 
     def _compile(self, name: str, upstream: Upstream, field: str) -> CompiledUpstream:
+        made = self._elsewhere(name, upstream, field) or CompiledUpstream(
+            name, upstream, tuple(self._endpoints(upstream, field))
+        )
+        before = self._known.get(name)
+        return before if before is not None and before.declared == upstream else made
+
+    def _elsewhere(self, name: str, upstream: Upstream, field: str) -> CompiledUpstream | None:
+        """Compile what is not reached by an address: a function, or an app in this process."""
+        if upstream.lambda_:
+            try:
+                function = parse_function(upstream.lambda_)
+            except PatternError as exc:
+                self._note(field, f"{upstream.lambda_!r} {exc}", "upstream-address")
+                function = None
+            if function is not None and function.region and upstream.region not in ("", function.region):
+                what = f"is {upstream.region!r}, and the ARN says {function.region!r}; remove it"
+                self._note("region" if field == "lambda" else field, what, "lambda-region")
+            return _placed(name, upstream, "lambda", upstream.lambda_, function)
+        kind: Kind
+        for kind in _APPS:
+            app = getattr(upstream, kind)
+            if isinstance(app, str) and app:
+                try:
+                    check_reference(app)
+                except PatternError as exc:
+                    self._note(field, f"{app!r} {exc}", "upstream-address")
+            elif app and not callable(app):
+                self._note(field, f"must be `module:attr` or an app, not {type(app).__name__}", "type")
+            if app != "":
+                return _placed(name, upstream, kind, _app_name(app))
+        return None
+
+    def _endpoints(self, upstream: Upstream, field: str) -> list[Endpoint]:
         endpoints: list[Endpoint] = []
         several = len(upstream.urls) > 1
         for at, url in enumerate([upstream.url, *upstream.urls] if upstream.url else upstream.urls):
             where = field
             if several:
                 where = f"{field}[{at}]" if field == "urls" else f"{field}.urls[{at}]"
-            if url.startswith(("lambda:", "arn:", "asgi:", "wsgi:")):
-                kind = "Lambda functions" if url.startswith(("lambda:", "arn:")) else "apps in this process"
-                self._note(where, f"{kind} act in a later version; give an http(s) address", "not-yet")
+            if (key := _inline_key(url)) is not None:
+                self._note(where, f"{url!r} is no URL; write {key.rstrip('_')} = ...", "upstream-address")
                 continue
             try:
                 endpoint = parse_endpoint(url)
@@ -232,7 +294,41 @@ class UpstreamRegistry:
             if endpoint in endpoints:
                 self._note(where, f"{url!r} stands there already; give each once", "upstream-address-twice")
             endpoints.append(endpoint)
-        before = self._known.get(name)
-        if before is not None and before.declared == upstream:
-            return before
-        return CompiledUpstream(name, upstream, tuple(endpoints))
+        return endpoints
+
+
+def _inline_key(target: str) -> Literal["lambda_", "asgi", "wsgi"] | None:
+    return next((key for start, key in _INLINE.items() if target.startswith(start)), None)
+
+
+def _inline(target: str) -> Upstream:
+    """Declare the upstream that a route names by its address alone."""
+    key, (_, _, place) = _inline_key(target), target.partition(":")
+    if key == "lambda_":
+        return Upstream(lambda_=target if target.startswith("arn:") else place)
+    if key == "asgi":
+        return Upstream(asgi=place)
+    return Upstream(url=target) if key is None else Upstream(wsgi=place)
+
+
+def _placed(
+    name: str, upstream: Upstream, kind: Kind, place: str, function: LambdaFunction | None = None
+) -> CompiledUpstream:
+    return CompiledUpstream(name, upstream, (Endpoint(kind, place, 0, b""),), kind, function)
+
+
+def _address(upstream: Upstream) -> str:
+    """Say where an upstream without a name is; the same in every process, since sticky groups have it."""
+    if upstream.lambda_:
+        return upstream.lambda_ if upstream.lambda_.startswith("arn:") else f"lambda:{upstream.lambda_}"
+    for kind in _APPS:
+        if (app := getattr(upstream, kind)) != "":
+            return f"{kind}:{_app_name(app)}"
+    return upstream.url or ", ".join(upstream.urls) or "upstream"
+
+
+def _app_name(app: object) -> str:
+    if isinstance(app, str):
+        return app
+    named = app if hasattr(app, "__qualname__") else type(app)
+    return f"{named.__module__}:{getattr(named, '__qualname__', type(app).__name__)}"

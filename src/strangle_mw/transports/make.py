@@ -10,41 +10,92 @@ from typing import TYPE_CHECKING
 from strangle_mw.core.model import HttpxUpstream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.model import Upstream
-    from strangle_mw.transports import asyncio_pool, httpx_async, httpx_blocking, thread_pool
+    from strangle_mw.transports import asyncio_pool, aws_lambda, httpx_async, httpx_blocking, thread_pool
+    from strangle_mw.transports import in_process as apps
 
-    AsyncAnswer = asyncio_pool.AsyncAnswer | httpx_async.AsyncHttpxAnswer
-    BlockingAnswer = thread_pool.BlockingAnswer | httpx_blocking.BlockingHttpxAnswer
-    AsyncPool = asyncio_pool.AsyncPool | httpx_async.AsyncHttpxPool
-    BlockingPool = thread_pool.BlockingPool | httpx_blocking.BlockingHttpxPool
+    AsyncHttpPool = asyncio_pool.AsyncPool | httpx_async.AsyncHttpxPool
+    BlockingHttpPool = thread_pool.BlockingPool | httpx_blocking.BlockingHttpxPool
+    AsyncAnswer = asyncio_pool.AsyncAnswer | httpx_async.AsyncHttpxAnswer | aws_lambda.LambdaAnswer
+    BlockingAnswer = (
+        thread_pool.BlockingAnswer
+        | httpx_blocking.BlockingHttpxAnswer
+        | aws_lambda.LambdaAnswer
+        | apps.AppAnswer
+        | apps.PlacedAnswer
+    )
+    AsyncPool = AsyncHttpPool | aws_lambda.AsyncLambdaPool
+    AnyAsyncPool = AsyncPool | apps.AsyncAppPool
+    BlockingPool = (
+        BlockingHttpPool | aws_lambda.BlockingLambdaPool | apps.BlockingAppPool | apps.BlockingLoopPool
+    )
+    NoteVersion = Callable[[str], None]
 
 
-def make_async_pools(upstream: CompiledUpstream) -> Sequence[AsyncPool]:
-    """Make a pool for each endpoint, all behind one bulkhead, for the running event loop."""
+def make_async_pools(upstream: CompiledUpstream, note: NoteVersion) -> Sequence[AnyAsyncPool]:
+    """Make a pool for each endpoint, all behind one bulkhead, for the running event loop.
+
+    `note` is told which version of a Lambda function has answered.
+    """
     from strangle_mw.transports.bulkhead import AsyncBulkhead
 
     gate = AsyncBulkhead(upstream.declared)
+    if upstream.in_process:
+        from strangle_mw.transports.in_process import AsyncAppPool
+
+        return [AsyncAppPool(upstream, gate)]
+    if upstream.kind == "lambda":
+        from strangle_mw.transports.aws_lambda import AsyncLambdaPool
+
+        return [AsyncLambdaPool(upstream, gate, note)]
     make = _async_kind(upstream.declared)
     return [make(endpoint, upstream.declared, gate) for endpoint in upstream.endpoints]
 
 
-def make_blocking_pools(upstream: CompiledUpstream) -> Sequence[BlockingPool]:
+def make_blocking_pools(upstream: CompiledUpstream, note: NoteVersion) -> Sequence[BlockingPool]:
     """Make a pool for each endpoint, all behind one bulkhead, for the threads of this process."""
     from strangle_mw.transports.bulkhead import BlockingBulkhead
 
     gate = BlockingBulkhead(upstream.declared)
+    if upstream.in_process:
+        from strangle_mw.transports.in_process import BlockingAppPool, BlockingLoopPool
+
+        return [(BlockingAppPool if upstream.kind == "wsgi" else BlockingLoopPool)(upstream, gate)]
+    if upstream.kind == "lambda":
+        from strangle_mw.transports.aws_lambda import BlockingLambdaPool
+
+        return [BlockingLambdaPool(upstream, gate, note)]
     make = _blocking_kind(upstream.declared)
     return [make(endpoint, upstream.declared, gate) for endpoint in upstream.endpoints]
+
+
+def start_problems(upstream: CompiledUpstream) -> list[tuple[str, str, str]]:
+    """Say what keeps an upstream from working in this process, as (field, what to do, id); may block.
+
+    Asked once, before a table is put in force: apps are imported here, AWS credentials looked for.
+    """
+    if upstream.kind == "lambda":
+        from strangle_mw.transports.aws_signing import check_lambda
+
+        return check_lambda(upstream)
+    if upstream.in_process:
+        from strangle_mw.transports.in_process import load_app
+
+        try:
+            load_app(upstream)
+        except LookupError as exc:
+            return [(upstream.kind, str(exc.args[0]), "app-missing")]
+    return []
 
 
 def _by_httpx(upstream: Upstream) -> bool:
     return isinstance(upstream, HttpxUpstream) or upstream.http == "2"
 
 
-def _async_kind(upstream: Upstream) -> type[AsyncPool]:
+def _async_kind(upstream: Upstream) -> type[AsyncHttpPool]:
     if _by_httpx(upstream):
         from strangle_mw.transports.httpx_async import AsyncHttpxPool
 
@@ -54,7 +105,7 @@ def _async_kind(upstream: Upstream) -> type[AsyncPool]:
     return AsyncPool
 
 
-def _blocking_kind(upstream: Upstream) -> type[BlockingPool]:
+def _blocking_kind(upstream: Upstream) -> type[BlockingHttpPool]:
     if _by_httpx(upstream):
         from strangle_mw.transports.httpx_blocking import BlockingHttpxPool
 

@@ -5,6 +5,7 @@ They survive neither a fork nor their loop. What a pool does is elsewhere; async
 
 from __future__ import annotations
 
+from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -14,21 +15,25 @@ from strangle_mw.transports.make import make_async_pools, make_blocking_pools
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from strangle_mw.core.compiled import CompiledUpstream
-    from strangle_mw.transports.make import AsyncPool, BlockingPool
+    from strangle_mw.transports.make import AnyAsyncPool, BlockingPool
 
-    LoopPools = dict[CompiledUpstream, Sequence[AsyncPool]]
+    LoopPools = dict[CompiledUpstream, Sequence[AnyAsyncPool]]
 
 GRACE = 5.0
 """Seconds after a new table until the pools of upstreams that it does not have are closed."""
 
 
 class PoolRegistry:
-    """The pools to the endpoints of every upstream, in one process."""
+    """The pools to the endpoints of every upstream, in one process.
 
-    def __init__(self) -> None:
+    `note(upstream, version)` is told which version of a Lambda function has answered.
+    """
+
+    def __init__(self, note: Callable[[str, str], None] = lambda _upstream, _version: None) -> None:
+        self._note = note
         self._lock = Lock()
         self._loops: dict[int, tuple[AbstractEventLoop, LoopPools]] = {}
         self._pools: dict[CompiledUpstream, Sequence[BlockingPool]] = {}
@@ -36,7 +41,7 @@ class PoolRegistry:
         self._since = 0.0
         self._closing: set[Any] = set()
 
-    def of_loop(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> Sequence[AsyncPool]:
+    def of_loop(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> Sequence[AnyAsyncPool]:
         """Return the pools to an upstream's endpoints for one event loop."""
         entry = self._loops.get(id(loop))
         if entry is None:
@@ -45,7 +50,9 @@ class PoolRegistry:
                 entry = self._loops.setdefault(id(loop), (loop, {}))
         pools = entry[1].get(upstream)
         if pools is None:
-            pools = entry[1].setdefault(upstream, make_async_pools(upstream))
+            pools = entry[1].setdefault(
+                upstream, make_async_pools(upstream, partial(self._note, upstream.name))
+            )
         return pools
 
     def of_threads(self, upstream: CompiledUpstream) -> Sequence[BlockingPool]:
@@ -53,7 +60,9 @@ class PoolRegistry:
         pools = self._pools.get(upstream)
         if pools is None:
             with self._lock:
-                pools = self._pools.get(upstream) or make_blocking_pools(upstream)
+                pools = self._pools.get(upstream)
+                if pools is None:
+                    pools = make_blocking_pools(upstream, partial(self._note, upstream.name))
                 self._pools[upstream] = pools
         return pools
 
@@ -104,5 +113,5 @@ class PoolRegistry:
                 del self._loops[key]
 
 
-def _at_rest(pools: Sequence[AsyncPool | BlockingPool]) -> bool:
+def _at_rest(pools: Sequence[AnyAsyncPool | BlockingPool]) -> bool:
     return not any(p.in_flight for p in pools)

@@ -7,7 +7,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from strangle_mw import Route, strangle
 from strangle_mw.asgi import ASGIStrangler
-from strangle_mw.interface import detect_interface
+from strangle_mw.core.interface import detect_interface
 from strangle_mw.wsgi import WSGIStrangler
 
 
