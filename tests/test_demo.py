@@ -17,7 +17,9 @@ import tomllib
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
+pytest.importorskip("awslambdaric")
+pytest.importorskip("botocore")
 pytest.importorskip("gunicorn")
 pytest.importorskip("flask")
 
@@ -82,7 +86,7 @@ def test_once_exits_with_0_and_says_nothing_on_stderr(replay: subprocess.Complet
 def test_each_step_names_who_answered(replay: subprocess.CompletedProcess[str]) -> None:
     parts = steps(replay)
     row = re.compile(r"^  \u2713 GET (\S+) +(\S+) +200 +[\d.]+ ms$", re.MULTILINE)
-    old, leads, marketing = "monolith", "leads-service", "marketing-service"
+    old, leads, marketing = "monolith", "leads-service", "marketing-function"
     assert [row.findall(part) for part in parts] == [
         [],
         list(zip(ENDPOINTS, [old, old, old], strict=True)),
@@ -181,6 +185,18 @@ def test_a_rollback_by_hand_reaches_all_workers(replay: subprocess.CompletedProc
     assert re.search(r"^ +leads +legacy .*\n +set by demo, .*: something looks odd$", status, re.MULTILINE)
     assert "workers: 2\n" in status
     assert re.search(r"rollback +leads: modern -> legacy", status)
+
+
+def test_a_lambda_function_answers_as_its_own_output_says(
+    replay: subprocess.CompletedProcess[str],
+) -> None:
+    part = steps(replay)[3]
+    assert part.startswith(" marketing forwarded: a second route, to a Lambda function\n")
+    assert re.search(
+        r"^      marketing \| 4 events, request [0-9a-f-]{36}\n      marketing \| ok [\d.]+ ms$",
+        part,
+        re.MULTILINE,
+    )
 
 
 def test_no_colours_and_no_crosses_in_a_pipe(replay: subprocess.CompletedProcess[str]) -> None:
@@ -286,9 +302,13 @@ def running(folder: Path, *arguments: str) -> Iterator[Running]:
 
 
 def family(children: dict[str, tuple[str, int]]) -> list[int]:
-    """Return the pids of all servers and of their workers."""
-    workers = [fetch(f"{address}/healthz")["pid"] for address, _ in children.values()]
-    return [*workers, *(pid for _, pid in children.values())]
+    """Return the pids of all servers and of their workers, the function's two among them."""
+    servers = [pid for _, pid in children.values()]
+    shown = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", ",".join(map(str, servers))],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return [*servers, *map(int, shown.stdout.split())]
 
 
 def fetch(url: str) -> dict[str, Any]:
@@ -318,17 +338,17 @@ def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
         pids = family(children)
         assert [fetch(address + path)["server"] for path in ENDPOINTS] == [
             "leads-service",
-            "marketing-service",
+            "marketing-function",
             "monolith",
         ]
         roll_back_by_hand("".join(demo.lines))
         assert fetch(address + ENDPOINTS[0])["server"] == "monolith"
-        # The demo, three servers, and the workers: the monolith has two.
-        assert len(processes_of(tmp_path)) == 8
+        # The demo, three servers, and the workers: the monolith and the function have two.
+        assert len(processes_of(tmp_path)) == 9
         demo.process.send_signal(signal.SIGINT)
         assert demo.rest() == STOPPED
     assert demo.process.returncode == 130
-    assert len(pids) == 6
+    assert len(pids) == 8
     assert [pid for pid in pids if alive(pid)] == []
     assert processes_of(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
@@ -385,14 +405,14 @@ def test_a_dying_server_is_named_with_its_last_words(tmp_path: Path) -> None:
     with running(tmp_path) as demo:
         children = demo.started()
         pids = family(children)
-        os.kill(children["marketing-service"][1], signal.SIGKILL)
+        os.kill(children["marketing-function"][1], signal.SIGKILL)
         error = demo.rest()
     assert demo.process.returncode == 1
-    assert "marketing-service died (SIGKILL)" in error
-    assert "Booting worker" in error
+    assert "marketing-function died (SIGKILL)" in error
+    assert "marketing | ready, 2 processes" in error
     kept = re.search(r"kept in (\S+)", error)
     assert kept is not None
-    assert (Path(kept[1]) / "marketing-service.log").is_file()
+    assert (Path(kept[1]) / "marketing-function.log").is_file()
     assert eventually(lambda: not any(alive(pid) for pid in pids))
 
 
@@ -554,7 +574,7 @@ def test_no_answer_is_a_row_with_a_cross() -> None:
 
 def test_the_checked_in_table_is_the_one_that_the_demo_ends_with() -> None:
     demo = load("demo")
-    written = tomllib.loads(demo.table_text(demo.AFTERWARDS.stages, {"leads": 8081, "marketing": 8082}))
+    written = tomllib.loads(demo.table_text(demo.AFTERWARDS.stages, {"leads": 8081, "marketing": 9001}))
     assert tomllib.loads((FOLDER / "strangle.toml").read_text(encoding="utf-8")) == written
 
 
@@ -567,8 +587,27 @@ def apps() -> dict[str, Flask]:
     return {
         "monolith": monolith,
         "leads-service": load("leads_service").app,
-        "marketing-service": load("marketing_service").app,
     }
+
+
+def ask(apps: dict[str, Flask], server: str, path: str) -> tuple[int, str | None, Any]:
+    """Ask an app, or invoke the function; returns status, Cache-Control and the JSON."""
+    if server in apps:
+        answer = apps[server].test_client().get(path)
+        return answer.status_code, answer.headers["Cache-Control"], answer.get_json()
+    result = invoke(path)
+    assert result["headers"]["Content-Type"] == "application/json"
+    return result["statusCode"], result["headers"]["Cache-Control"], json.loads(result["body"])
+
+
+def invoke(path: str) -> dict[str, Any]:
+    """Invoke the function as payload format 2.0 has it: without a query there is no such key."""
+    raw, _, query = path.partition("?")
+    event: dict[str, Any] = {"version": "2.0", "rawPath": raw, "rawQueryString": query}
+    if query:
+        event["queryStringParameters"] = dict(parse_qsl(query, keep_blank_values=True))
+    result: dict[str, Any] = load("marketing_fn").handler(event, SimpleNamespace(aws_request_id="1"))
+    return result
 
 
 @pytest.fixture
@@ -584,16 +623,14 @@ SHAPES = {
 WHO = [
     *(("monolith", path) for path in SHAPES),
     ("leads-service", "/v1/getSalesLeads"),
-    ("marketing-service", "/v1/getMarketingEvents"),
+    ("marketing-function", "/v1/getMarketingEvents"),
 ]
 
 
 @pytest.mark.parametrize(("server", "path"), WHO)
 def test_shape(apps: dict[str, Flask], server: str, path: str) -> None:
-    answer = apps[server].test_client().get(path)
-    assert answer.status_code == 200
-    assert answer.headers["Cache-Control"] == "no-store"
-    body = answer.get_json()
+    status, caching, body = ask(apps, server, path)
+    assert (status, caching) == (200, "no-store")
     number, rows, keys = SHAPES[path]
     assert set(body) == {number, rows, "timeStamp", "server"}
     assert body["server"] == server
@@ -604,7 +641,7 @@ def test_shape(apps: dict[str, Flask], server: str, path: str) -> None:
 
 @pytest.mark.parametrize(("server", "path"), WHO[3:])
 def test_the_new_code_says_what_the_old_said(apps: dict[str, Flask], server: str, path: str) -> None:
-    old, new = (apps[name].test_client().get(path).get_json() for name in ("monolith", server))
+    old, new = (ask(apps, name, path)[2] for name in ("monolith", server))
     same = set(old) - {"timeStamp", "server"}
     assert {key: old[key] for key in same} == {key: new[key] for key in same}
 
@@ -615,12 +652,13 @@ def test_the_new_code_says_what_the_old_said(apps: dict[str, Flask], server: str
         ("leads-service", "/v1/getSalesLeads?industry=energy", 2),
         ("leads-service", "/v1/getSalesLeads?industry=Mining", 0),
         ("leads-service", "/v1/getSalesLeads?industry=", 5),
-        ("marketing-service", "/v1/getMarketingEvents?industry=FOOD", 1),
+        ("marketing-function", "/v1/getMarketingEvents?industry=FOOD", 1),
+        ("marketing-function", "/v1/getMarketingEvents?industry=", 4),
         ("monolith", "/v1/getSalesLeads?industry=energy", 5),
     ],
 )
 def test_only_the_new_code_filters(apps: dict[str, Flask], server: str, query: str, number: int) -> None:
-    body = apps[server].test_client().get(query).get_json()
+    body = ask(apps, server, query)[2]
     assert [value for key, value in body.items() if key.startswith("number")] == [number]
 
 
@@ -638,7 +676,7 @@ def test_a_pause_changes_nothing_but_the_time(apps: dict[str, Flask], pause: str
     assert answer.get_json()["numberLeads"] == 5
 
 
-@pytest.mark.parametrize("server", ["monolith", "leads-service", "marketing-service"])
+@pytest.mark.parametrize("server", ["monolith", "leads-service"])
 def test_healthz_tells_the_worker(apps: dict[str, Flask], server: str) -> None:
     body = apps[server].test_client().get("/healthz").get_json()
     assert body.items() >= {"status": "ok", "pid": os.getpid(), "server": server}.items()

@@ -1,8 +1,9 @@
 """Replay how a Flask monolith is strangled, one endpoint at a time, and rolled back again.
 
-Starts the monolith and two modern services as processes of their own and changes the table of routes step
-by step: who answered, with which status, in how many milliseconds? Then one route is moved by the command
-`strangle`, for some users first; its service is killed while they go on asking; and it is rolled back.
+Starts the monolith, a modern service and an AWS Lambda function (under `strangle lambda-dev`) as processes of
+their own and changes the table of routes step by step: who answered, with which status, in how many
+milliseconds? Then one route is moved by the command `strangle`, for some users first; its service is killed
+while they go on asking; and it is rolled back.
 
     python examples/flask_app/demo.py --once
 """
@@ -54,7 +55,8 @@ PATHS = {
     "marketing": "/v1/getMarketingEvents",
     "projects": "/v1/getDeliveryProjects",
 }
-SERVERS = {"leads": "leads-service", "marketing": "marketing-service"}
+SERVERS = {"leads": "leads-service", "marketing": "marketing-function"}
+FUNCTION = "marketing=marketing_fn:handler"
 REMARK = "# The table of the running demo. What is not named here stays with the monolith.\n"
 
 
@@ -64,7 +66,7 @@ class Step:
 
     title: str
     stages: Mapping[str, str]
-    shows: Literal["who answers", "users", "kill", "rollback"] = "who answers"
+    shows: Literal["who answers", "function", "users", "kill", "rollback"] = "who answers"
 
     def expected(self, service: str) -> str:
         return SERVERS[service] if self.stages.get(service) == "modern" else "monolith"
@@ -72,8 +74,12 @@ class Step:
 
 STEPS = (
     Step("default route only: no route in the table", {}),
-    Step("leads forwarded: a first route", {"leads": "modern"}),
-    Step("marketing forwarded: a second route", {"leads": "modern", "marketing": "modern"}),
+    Step("leads forwarded: a first route, to a service over HTTP", {"leads": "modern"}),
+    Step(
+        "marketing forwarded: a second route, to a Lambda function",
+        {"leads": "modern", "marketing": "modern"},
+        "function",
+    ),
     Step('marketing rolled back: stage = "legacy"', {"leads": "modern", "marketing": "legacy"}),
     Step('leads rolled back: stage = "legacy"', {"leads": "legacy", "marketing": "legacy"}),
     Step('leads for 5 % of the users: stage = "canary"', {"leads": "canary"}, "users"),
@@ -93,13 +99,17 @@ def store_of(table: Path) -> str:
     return f"sqlite:///{quote(str(table.with_name('live.db')))}"
 
 
+def upstream_text(name: str, port: int) -> str:
+    """Write where a route goes: the marketing events to a function, anything else to a server."""
+    place = f"http://{HOST}:{port}"
+    where = f'lambda = "{name}"\nendpoint_url = "{place}"' if name == "marketing" else f'url = "{place}"'
+    return f"[upstreams.{name}]\n{where}\nbreaker = {{ open = 1.0 }}\n"
+
+
 def table_text(stages: Mapping[str, str], ports: Mapping[str, int], store: str = "") -> str:
     """Write the table of routes for one step, as a person would."""
     settings = [f'[strangle]\nstore = "{store}"\n'] if store else []
-    upstreams = [
-        f'[upstreams.{name}]\nurl = "http://{HOST}:{ports[name]}"\nbreaker = {{ open = 1.0 }}\n'
-        for name in stages
-    ]
+    upstreams = [upstream_text(name, ports[name]) for name in stages]
     routes = [
         f'[[routes]]\nname = "{name}"\npath = "{PATHS[name]}"\nmethods = ["GET"]\nto = "{name}"\n'
         f'stage = "{stage}"\n{CANARY if stage == "canary" else ""}'
@@ -212,7 +222,10 @@ class Demo:
         """Start all three and wait until each of them answers."""
         table = children.folder / "strangle.toml"
         replace(table, table_text({}, {}, store_of(table)))
-        services = {name: children.start(server, f"{name}_service") for name, server in SERVERS.items()}
+        services = {
+            "leads": children.start(SERVERS["leads"], "leads_service"),
+            "marketing": children.start_function(SERVERS["marketing"], FUNCTION, size=WORKERS),
+        }
         monolith = children.start(
             "monolith",
             "monolith",
@@ -241,6 +254,9 @@ class Demo:
             match step.shows:
                 case "who answers":
                     self.show(step)
+                case "function":
+                    self.show(step)
+                    self.show_log(self.services["marketing"])
                 case "users":
                     mover.split_users()
                 case "kill":
@@ -271,6 +287,11 @@ class Demo:
     def show(self, step: Step) -> None:
         for service, path in PATHS.items():
             self.screen.row(Row.of(f"GET {path}", step.expected(service), partial(self.server, path)))
+
+    def show_log(self, function: Child) -> None:
+        """Show what the function printed when it was asked last, and how long it took by itself."""
+        self.screen.note(f"    and what strangle lambda-dev {FUNCTION} says of it:")
+        self.screen.lines("\n".join(function.text().splitlines()[-2:]))
 
     def server(self, path: str) -> tuple[str, Answer]:
         """Ask a few times: whoever answers has to do so each time, and the first time may be a slow one."""
@@ -500,8 +521,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="demo.py",
         description="Replay how a Flask monolith is strangled: default route only, leads forwarded, "
-        "marketing forwarded, each rolled back; leads for some of its users, its service killed, a rollback "
-        "by hand. Then keep it running, to be looked at in a browser.",
+        "marketing forwarded to a Lambda function, each rolled back; leads for some of its users, its "
+        "service killed, a rollback by hand. Then keep it running, to be looked at in a browser.",
         epilog="Exit code: 0 all as it should be; 1 a step showed something else, or a server died; "
         "2 the port cannot be used; 130 ended by Ctrl-C.",
     )
@@ -613,6 +634,7 @@ def stay(demo: Demo) -> NoReturn:
         f"    cd {shlex.quote(str(demo.table.parent))}\n"
         f"    {strangle} rollback leads                        look at Sales again\n"
         f"    {strangle} set leads stage=canary weight=50      and in several browsers\n"
+        f"    {strangle} rollback marketing                    and at Marketing: a Lambda function no more\n"
         f"    {strangle} status\n"
         f"    {strangle} explain {demo.table.name} GET {PATHS['leads']}\n"
         f"  Ctrl-C stops everything."

@@ -1,4 +1,4 @@
-"""The processes of the demo: three gunicorns and the command `strangle`, none of which outlives it.
+"""The processes of the demo: two gunicorns, a Lambda function, the command `strangle`; none outlives it.
 
 What they are started for is in `demo.py`, how gunicorn is set up in `gunicorn_conf.py`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shlex
 import signal
 import socket
@@ -15,7 +16,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -76,7 +77,7 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One gunicorn, with `size` workers."""
+    """One server, with `size` workers; a gunicorn if it is nothing else."""
 
     name: str
     port: int
@@ -100,8 +101,22 @@ class Child:
         return len(self.workers()) == self.size
 
     def last_lines(self, count: int = 15) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(f"    {line}" for line in lines[-count:])
+        return "\n".join(f"    {line}" for line in self.text().splitlines()[-count:])
+
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Function(Child):
+    """A Lambda function under `strangle lambda-dev`, which says in its log where it listens, and when."""
+
+    def ready(self) -> bool:
+        return "| ready, " in self.text()
+
+    def told_port(self) -> int:
+        found = re.search(r"^lambda-dev listens on http://[^:]+:(\d+);", self.text(), re.MULTILINE)
+        return int(found[1]) if found else 0
 
 
 @dataclass(slots=True)
@@ -148,6 +163,26 @@ class Children:
             child = Child(name, bound.getsockname()[1], log, process, size)
             self.all.append(child)
         return child
+
+    def start_function(self, name: str, handler: str, *, size: int = 1) -> Function:
+        """Run a Lambda function as its developer would: `handler` as in `strangle lambda-dev handler`."""
+        log = self.folder / f"{name}.log"
+        with self.signals.delayed(), log.open("ab") as output:
+            process = subprocess.Popen(
+                [STRANGLE, "lambda-dev", handler, "--port", "0", "--workers", str(size)],
+                cwd=HERE,
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            child = Function(name, 0, log, process, size)
+            self.all.append(child)
+        port = self.wait_for(child.told_port, f"{name} did not say where it listens")
+        found = replace(child, port=port)
+        self.all[self.all.index(child)] = found
+        return found
 
     def kill(self, child: Child) -> socket.socket:
         """End a server and its workers in the middle of what they do; return its port, which they left."""
@@ -204,11 +239,11 @@ def in_time(what: str) -> Iterator[None]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Leave out what would change gunicorn or the table behind the demo's back."""
+    """Leave out what would change gunicorn, the table or the function behind the demo's back."""
     return {
         name: value
         for name, value in os.environ.items()
-        if name != "GUNICORN_CMD_ARGS" and not name.startswith("STRANGLE_")
+        if name != "GUNICORN_CMD_ARGS" and not name.startswith(("STRANGLE_", "AWS_"))
     }
 
 

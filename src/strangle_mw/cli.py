@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import strangle_mw
+from strangle_mw.cli_import import import_commands
+from strangle_mw.cli_lambda import lambda_commands
 from strangle_mw.cli_live import live_commands
 from strangle_mw.cli_status import count
 from strangle_mw.config import load
@@ -170,7 +172,7 @@ def _target(file: str | None, store: str | None) -> FileTarget:
     return FileTarget(path if file or path.is_file() else None, store)
 
 
-for command in live_commands(_target, _PLACES):
+for command in (*live_commands(_target, _PLACES), *lambda_commands, *import_commands):
     main.add_command(command)
 
 

@@ -1,5 +1,6 @@
 """Traps of bodies and framing: nothing decoded, nothing held back, nothing ended that was cut."""
 
+import asyncio
 import gzip
 import logging
 import threading
@@ -19,7 +20,7 @@ from tests.transports.upstream import (
 from trapped import OK, SERVE, START, names, scripted, told
 
 from servers import connect, read_reply, request
-from strangle_mw import ConfigError, Route, strangle
+from strangle_mw import Route, strangle
 
 EVENTS = START + b"Content-Type: text/event-stream\r\n\r\n"
 
@@ -149,11 +150,32 @@ def test_trap_22_an_upload_is_not_buffered(front):
         assert b"".join(upstream.bodies) == b"a" * 100_000 + b"b" * 100_000
 
 
-def test_trap_22_no_adapter_stands_between(fronts):
-    # A WSGI app under an ASGI server needs one; until the library brings it, it says so.
-    with pytest.raises(ConfigError) as caught:
-        strangle(fronts("wsgi").legacy, {"strangle": {"serve": "asgi"}, "routes": []})
-    assert {p.id for p in caught.value.problems} == {"not-yet"}
+def test_trap_22_the_adapter_of_a_wsgi_app_buffers_nothing():
+    asked = []
+
+    def app(environ, start_response):
+        first = environ["wsgi.input"].read(10)
+        asked_then = len(asked)
+        rest = environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"%d %d %d" % (len(first), asked_then, len(rest))]
+
+    async def receive():
+        asked.append(1)
+        return {"type": "http.request", "body": b"a" * 10, "more_body": len(asked) < 5}
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": "/x", "raw_path": b"/x",
+        "query_string": b"", "root_path": "", "headers": [(b"content-length", b"50")],
+        "client": ("192.0.2.1", 1), "server": ("192.0.2.2", 80),
+    }  # fmt: skip
+    asyncio.run(strangle(app, [], serve="asgi")(scope, receive, send))
+    assert b"".join(m.get("body", b"") for m in sent) == b"10 1 40"
 
 
 def test_trap_28_a_mirror_cannot_block(front):

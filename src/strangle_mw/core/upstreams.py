@@ -270,8 +270,6 @@ class UpstreamRegistry:
                     check_reference(app)
                 except PatternError as exc:
                     self._note(field, f"{app!r} {exc}", "upstream-address")
-            elif app and not callable(app):
-                self._note(field, f"must be `module:attr` or an app, not {type(app).__name__}", "type")
             if app != "":
                 return _placed(name, upstream, kind, _app_name(app))
         return None

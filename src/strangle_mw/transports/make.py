@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     AsyncHttpPool = asyncio_pool.AsyncPool | httpx_async.AsyncHttpxPool
     BlockingHttpPool = thread_pool.BlockingPool | httpx_blocking.BlockingHttpxPool
-    AsyncAnswer = asyncio_pool.AsyncAnswer | httpx_async.AsyncHttpxAnswer | aws_lambda.LambdaAnswer
+    AsyncAnswer = asyncio_pool.AsyncAnswer | httpx_async.AsyncHttpxAnswer | aws_lambda.AsyncLambdaAnswer
     BlockingAnswer = (
         thread_pool.BlockingAnswer
         | httpx_blocking.BlockingHttpxAnswer
-        | aws_lambda.LambdaAnswer
+        | aws_lambda.BlockingLambdaAnswer
         | apps.AppAnswer
         | apps.PlacedAnswer
     )

@@ -1,21 +1,19 @@
-"""The modern marketing service, in a process of its own.
+"""The modern marketing events: an AWS Lambda function, invoked with payload format 2.0.
 
 It speaks the old JSON, capital letters included, and keeps its own tidy names inside. New is the
-filter: `?industry=Food`.
+filter: `?industry=Food`. On this machine, without AWS and without Docker:
 
-    flask --app marketing_service run --port 8082
+    strangle lambda-dev marketing=marketing_fn:handler
 """
 
 from __future__ import annotations
 
-import os
+import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from flask import Flask, request
-
-SERVER = "marketing-service"
+SERVER = "marketing-function"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +43,17 @@ EVENTS = (
 )
 
 
-def create_app() -> Flask:
-    app = Flask(__name__)
-    app.add_url_rule("/v1/getMarketingEvents", view_func=marketing_events)
-    app.add_url_rule("/healthz", view_func=healthz)
-    return app
-
-
-def marketing_events() -> tuple[dict[str, Any], dict[str, str]]:
-    wanted = request.args.get("industry", "").strip().casefold()
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer `GET /v1/getMarketingEvents`."""
+    query = event.get("queryStringParameters") or {}  # the key is absent when there is no query
+    wanted = query.get("industry", "").strip().casefold()
     found = [event.in_old_words() for event in EVENTS if wanted in {"", event.industry.casefold()}]
+    print(f"{len(found)} events, request {context.aws_request_id}")
     body = {
         "numberEvents": len(found),
         "marketingEvents": found,
         "timeStamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "server": SERVER,
     }
-    return body, {"Cache-Control": "no-store"}
-
-
-def healthz() -> dict[str, Any]:
-    return {"status": "ok", "pid": os.getpid(), "server": SERVER}
-
-
-app = create_app()
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    return {"statusCode": 200, "headers": headers, "body": json.dumps(body)}

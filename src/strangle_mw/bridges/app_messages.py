@@ -1,0 +1,77 @@
+"""What an ASGI app may send as an answer (ASGI HTTP specification 2.5), read strictly.
+
+Pure: no loop, no threads. What a server would refuse or garble is refused here, since nothing else looks
+at it: promises P5 and P6 hold for apps in this process, too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_BAD_VALUE = re.compile(rb"[\x00\r\n]").search
+
+
+class BrokenError(Exception):
+    """An app has broken the protocol; the text says how."""
+
+
+def read_start(message: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Read `http.response.start`: the status and the headers, names in lower case."""
+    status = message["status"]
+    if type(status) is not int:
+        if not isinstance(status, int) or isinstance(status, bool):
+            raise BrokenError(f"the status is {type(status).__name__}, not int")
+        status = int(status)  # http.HTTPStatus
+    if not 200 <= status <= 999:  # noqa: PLR2004 - RFC 9110 section 15; interim answers are not for apps
+        raise BrokenError(f"status {status}")
+    headers = []
+    for name, value in message.get("headers", ()):
+        if not (isinstance(name, bytes) and isinstance(value, bytes)):
+            raise BrokenError("the headers are not bytes")
+        if not _NAME(name) or _BAD_VALUE(value):
+            raise BrokenError("a header with characters that it may not have")
+        headers.append((name.lower(), value))
+    return status, headers
+
+
+def read_body(message: dict[str, Any]) -> tuple[bytes, bool]:
+    """Read `http.response.body`: its bytes, and whether there will be more."""
+    data = message.get("body", b"")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise BrokenError(f"the body is {type(data).__name__}, not bytes")
+    return bytes(data), bool(message.get("more_body", False))
+
+
+class Measure:
+    """Holds an answer to its own Content-Length, and to having no body where it may not have one.
+
+    A server would end such an answer cleanly, or leave its client waiting (promise P6).
+    """
+
+    __slots__ = ("_left", "_none")
+
+    def __init__(self, method: str, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self._none = method == "HEAD" or status in (204, 304)
+        declared = {value.strip() for name, value in headers if name == b"content-length"}
+        self._left = -1
+        if declared and not self._none:
+            if len(declared) > 1 or not (text := declared.pop()).isdigit():
+                raise BrokenError("a Content-Length that is not one number")
+            self._left = int(text)
+
+    def count(self, data: bytes, *, more: bool) -> bytes:
+        """Take note of a piece of the body; returns what of it is sent."""
+        if self._none:
+            return b""
+        if self._left >= 0:
+            self._left -= len(data)
+            if self._left < 0:
+                raise BrokenError("the body is longer than its Content-Length")
+            if self._left and not more:
+                raise BrokenError("the body is shorter than its Content-Length")
+        return data

@@ -1,0 +1,1 @@
+"""Tables made from what other systems say of their routes: Refactor Spaces, CloudFormation, OpenAPI."""
