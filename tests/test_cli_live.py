@@ -474,7 +474,7 @@ def override(stage, points=None, declared=None, why=""):
 
 
 def test_status_of_a_quiet_day():
-    workers = [worker("h:1:a", 0.2), worker("h:2:b", 2.4, upstreams={"m": [{}, {}]})]
+    workers = [worker("h:1:a", 0.2, versions={"m": {"7": 38, "8": 2}}), worker("h:2:b", 2.4, upstreams={"m": [{}, {}]}, versions={"m": {"7": 57, "8": 3}})]
     assert (
         text(workers=workers)
         == """\
@@ -489,6 +489,7 @@ ROUTE    STAGE       ACTUAL  MODERN  LEGACY  5XX  FAILED  NOT COMPARED  FALLBACK
 /fixed   legacy
 
 upstreams: no breaker is open (1 in use)
+  m: 100 calls by version 7 95.0%, 8 5.0%
 workers: 2
   h:1:a  table abc  overrides 7  seen just now
   h:2:b  table abc  overrides 7  seen 2 s ago

@@ -425,6 +425,7 @@ def test_what_a_worker_says_is_not_trusted():
         "waiting": ["/old"],
         "problems": ["\x1b[31m" + "x" * 1000],
         "upstreams": {"m\n": [{"breaker": "open", "health": "unknown", "more": 1}]},
+        "versions": {"m\n": {"7\x1b": 3}},
         "pid": 1,
     }
     worker = read_worker("w\x1b", good)
@@ -432,6 +433,7 @@ def test_what_a_worker_says_is_not_trusted():
     assert worker.problems[0].startswith(r"\x1b[31m")
     assert len(worker.problems[0]) == 500
     assert worker.upstreams == {r"m\n": (("open", "unknown"),)}
+    assert worker.versions == {r"m\n": {r"7\x1b": 3}}
     assert (worker.seen, worker.table, worker.overrides, worker.off) == (5.0, "abc", 7, True)
 
 
@@ -447,6 +449,8 @@ def test_what_a_worker_says_is_not_trusted():
         {"problems": [1]},
         {"upstreams": {"m": [{"breaker": "shut"}]}},
         {"upstreams": []},
+        {"versions": {"m": {"7": -1}}},
+        {"versions": {"m": ["7"]}},
     ],
 )
 def test_what_a_worker_cannot_say_is_shown_as_a_problem(said):

@@ -189,6 +189,10 @@ def _upstreams(status: Status) -> Iterator[str]:
     yield "upstreams" if told else f"upstreams: no breaker is open ({len(endpoints)} in use)"
     for name, found in told:
         yield _warn(f"  {name}: {found}")
+    for name, calls in status.versions.items():
+        total = calls.total() or 1
+        shares = ", ".join(f"{version} {number / total:.1%}" for version, number in calls.most_common())
+        yield f"  {name}: {count(calls.total(), 'call')} by version {shares}"
 
 
 def _endpoints(seen: Sequence[Counter[str]], workers: Sequence[Worker]) -> str:

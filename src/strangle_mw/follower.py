@@ -242,6 +242,7 @@ class Follower:
             "waiting": sorted(live.waiting),
             "problems": [safe_text(p, 500) for p in problems],
             "upstreams": self._states.describe(),
+            "versions": self._states.versions(),
         }
 
 
@@ -255,7 +256,7 @@ def fitting(said: dict[str, Any]) -> dict[str, Any]:
         for name, states in said["upstreams"].items()
         if any(s["breaker"] != "closed" or s["health"] == "unhealthy" for s in states)
     }
-    for part, less in (("upstreams", troubled), ("upstreams", {}), ("waiting", []), ("problems", [])):
+    for part, less in (("upstreams", troubled), ("upstreams", {}), ("versions", {}), ("waiting", []), ("problems", [])):
         if len(to_json(said)) <= MAX_FACT:
             break
         said = {**said, part: less}

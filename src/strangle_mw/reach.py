@@ -279,6 +279,7 @@ class _Said(msgspec.Struct):
     waiting: list[str] = []
     problems: list[str] = []
     upstreams: dict[str, list[_State]] = {}
+    versions: dict[str, dict[str, Annotated[int, msgspec.Meta(ge=0)]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +287,8 @@ class Worker:
     """One process that follows the store, as it was last seen (`seen`: Unix seconds of its own clock).
 
     `off`: its environment says STRANGLE_ALL=legacy; `waiting` are routes that wait for a good health answer;
-    `upstreams` the states of the endpoints of each: breaker and health.
+    `upstreams` the states of the endpoints of each: breaker and health; `versions` how many calls each
+    version of each Lambda function has answered.
     """
 
     id: str
@@ -297,6 +299,7 @@ class Worker:
     waiting: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()
     upstreams: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    versions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def read_workers(store: Store) -> list[Worker]:
@@ -320,4 +323,5 @@ def read_worker(name: str, info: Mapping[str, Any]) -> Worker:
         frozenset(said.waiting),
         tuple(safe_text(p, 500) for p in said.problems[:30]),
         {safe_text(n, 200): tuple((s.breaker, s.health) for s in e) for n, e in said.upstreams.items()},
+        {safe_text(n, 200): {safe_text(v, 50): c for v, c in e.items()} for n, e in said.versions.items()},
     )

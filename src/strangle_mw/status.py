@@ -140,6 +140,15 @@ class Status:
         return dict(sorted(found.items()))
 
     @property
+    def versions(self) -> dict[str, Counter[str]]:
+        """How many calls each version of each Lambda function has answered, in the workers that are seen."""
+        found: dict[str, Counter[str]] = {}
+        for worker in self.workers:
+            for name, versions in worker.versions.items():
+                found.setdefault(name, Counter()).update(versions)
+        return dict(sorted(found.items()))
+
+    @property
     def tables(self) -> Counter[str]:
         """How many workers have each revision of the table."""
         return Counter(w.table for w in self.workers)
@@ -160,6 +169,7 @@ class Status:
                 for s in self.strays
             ],
             "upstreams": {n: [dict(c) for c in counters] for n, counters in self.endpoints.items()},
+            "versions": {n: dict(c) for n, c in self.versions.items()},
             "workers": [{**asdict(w), "waiting": sorted(w.waiting)} for w in self.workers],
             "events": [e.as_dict() for e in self.events],
         }

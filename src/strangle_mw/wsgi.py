@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from io import BufferedReader, BytesIO, RawIOBase
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, prepare
@@ -242,7 +242,7 @@ def _first(answer: BlockingAnswer, headers: list[Header]) -> bytes:
     body: bytes = answer.take()
     if body or answer.complete or (b"content-type", b"text/event-stream") in _kinds(headers):
         return body
-    return cast("bytes", answer.read())
+    return answer.read()
 
 
 def _class_of(status: str) -> str:

@@ -289,6 +289,27 @@ def test_an_error_that_nobody_waits_for_is_logged(errors):
     assert errors() == [ZeroDivisionError]  # the other one was closed before it could raise
 
 
+def test_an_error_that_came_in_the_moment_of_giving_up_is_logged(errors):
+    held = Held()
+
+    def app(environ, start_response):
+        held()
+        raise ZeroDivisionError
+
+    async def main():
+        threaded = ThreadedWSGI(app, 1)
+        task = begin(threaded, Exchange())
+        await until(held.reached.is_set)
+        held.go.set()
+        while threaded.running:  # the loop sees nothing of it yet
+            threading.Event().wait(0.001)
+        await end(task)
+        await threaded.aclose()
+
+    asyncio.run(main())
+    assert errors() == [ZeroDivisionError]
+
+
 @pytest.mark.parametrize("steps", range(12))
 @pytest.mark.parametrize("size", [0, 3])
 def test_cancelled_at_every_step(steps, size, errors):
@@ -553,3 +574,40 @@ def test_another_scope_is_refused():
             await ThreadedWSGI(answering([]))({"type": "tea"}, exchange.receive, exchange.send)
 
     asyncio.run(main())
+
+
+# --- what it costs
+
+
+class Sized(Closing):
+    """What frameworks return: an iterator that says nothing of its length, and must be closed."""
+
+
+HOPS = {
+    "list": (lambda: [b"abc"], (), {1}),
+    "list with its length": (lambda: [b"abc"], [("Content-Length", "3")], {1}),
+    "nothing": (list, (), {1}),
+    # The answer goes out before the app is closed; whether the loop is faster than that is chance.
+    "iterator with its length": (lambda: Sized(b"abc"), [("Content-Length", "3")], {1, 2}),
+}
+
+
+@pytest.mark.parametrize(("result", "headers", "hops"), HOPS.values(), ids=HOPS)
+def test_a_small_answer_wakes_the_loop_once(monkeypatch, result, headers, hops):
+    woken = []
+
+    async def main():
+        loop, app = (
+            asyncio.get_running_loop(),
+            ThreadedWSGI(answering(lambda _: result(), headers=headers), 1),
+        )
+        real = loop.call_soon_threadsafe
+        monkeypatch.setattr(loop, "call_soon_threadsafe", lambda *args: woken.append(args) or real(*args))
+        exchange = Exchange()
+        await app(SCOPE, exchange.receive, exchange.send)
+        monkeypatch.undo()
+        assert (exchange.ended, exchange.asked) == (True, 0)
+        await app.aclose()
+
+    asyncio.run(main())
+    assert len(woken) in hops

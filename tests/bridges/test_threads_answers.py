@@ -82,7 +82,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize(("app", "status", "chunks"), WHOLE.values(), ids=WHOLE)
-def test_messages(app, status, chunks):
+def test_messages(app, status, chunks, request, caplog):
     found = ask(app)
     start, *messages = found.sent
     assert (start["type"], start["status"]) == ("http.response.start", status)
@@ -91,6 +91,7 @@ def test_messages(app, status, chunks):
     assert [m["more_body"] for m in messages] == [True] * (len(chunks) - 1) + [False]
     assert found.body == b"onetwo"
     assert found.asked == 0
+    assert len(caplog.records) == ("too much" in request.node.callspec.id)
 
 
 EMPTY = {
@@ -113,13 +114,14 @@ def test_an_answer_may_be_empty(app):
     [("HEAD", "200 OK", b"999"), ("GET", "304 Not Modified", b"999"), ("GET", "204 No Content", None)],
 )
 @pytest.mark.parametrize("listed", [True, False])
-def test_no_body_where_none_may_be(method, status, length, listed):
+def test_no_body_where_none_may_be(method, status, length, listed, caplog):
     """The length of what a GET would bring may stay (RFC 9110 section 8.6); the app is not asked for ever."""
     result = [b"x", b"y"] if listed else Closing(*[b"x"] * 3)
     found = ask(answering(result, status, [("Content-Length", "999")]), method=method)
     assert (found.body, len(found.sent), found.ended) == (b"", 2, True)
     assert dict(found.headers).get(b"content-length") == length
     assert listed or len(result.closed) == 1
+    assert caplog.records == []  # the app has done nothing wrong
 
 
 def test_what_follows_the_last_chunk_runs():

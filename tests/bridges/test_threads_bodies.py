@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridges.harness import LEAVES, PATIENCE, Exchange, body, call, end, scope, until
+from strangle_mw.bridges import handover
 from strangle_mw.bridges.threads import ThreadedWSGI
 
 CHUNKED = (b"transfer-encoding", b"chunked")
@@ -235,6 +236,82 @@ def test_while_it_answers_one_message_is_kept_at_most(watched):
         return exchange
 
     assert asyncio.run(main()).body == b"beginsabcd"
+
+
+def both_ways(behind):
+    """Make an app that has begun its answer, and reads when it is told to."""
+    go = threading.Event()
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        yield b"begins"
+        assert go.wait(PATIENCE)
+        yield from behind(environ["wsgi.input"])
+
+    return app, go
+
+
+def test_a_client_that_is_read_from_again_is_watched_again():
+    def behind(source):
+        yield source.read(1)
+        while True:
+            yield b"x"
+
+    app, go = both_ways(behind)
+
+    async def main():
+        exchange, threaded = Exchange(*body(b"a", whole=False)), ThreadedWSGI(app, 1)
+        task = asyncio.create_task(threaded(post(CHUNKED), exchange.receive, exchange.send))
+        await until(lambda: exchange.asked)  # one message is kept for the app, none is asked for
+        assert not exchange.receiving
+        go.set()
+        await until(lambda: len(exchange.sent) > 5)
+        exchange.arrive(LEAVES)
+        await task
+        await threaded.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("arrives", ["the rest", "nothing"])
+def test_while_the_app_reads_nobody_else_receives(arrives):
+    """It waits for its client when the time to watch that has come; then the body, or the client's leaving, comes."""
+    app, go = both_ways(lambda source: [source.read()])
+    go.set()
+
+    async def main():
+        exchange, threaded = Exchange(), ThreadedWSGI(app, 1)
+        task = asyncio.create_task(threaded(post(CHUNKED), exchange.receive, exchange.send))
+        await until(lambda: exchange.receiving)
+        await asyncio.sleep(handover._WATCH_AFTER)  # the bridge's own timer was set before this one
+        if arrives == "the rest":
+            exchange.arrive(*body(b"abc"))
+        else:
+            exchange.arrive(LEAVES)
+        await task
+        await threaded.aclose()
+        return exchange
+
+    exchange = asyncio.run(main())
+    assert exchange.body == (b"beginsabc" if arrives == "the rest" else b"begins")
+    assert exchange.ended is (arrives == "the rest")
+
+
+def test_nothing_is_received_when_the_answer_is_out(monkeypatch):
+    monkeypatch.setattr(handover, "_WATCH_AFTER", 0.0)
+    app, go = both_ways(lambda _: [])
+
+    async def main():
+        exchange, threaded = Exchange(*body()), ThreadedWSGI(app, 1)
+        task = asyncio.create_task(threaded(post(length(0)), exchange.receive, exchange.send))
+        await until(lambda: exchange.receiving)
+        go.set()
+        await task
+        await asyncio.sleep(0)
+        assert (exchange.ended, exchange.receiving) == (True, 0)
+        await threaded.aclose()
+
+    asyncio.run(main())
 
 
 def test_who_reads_when_the_call_is_over_is_refused():

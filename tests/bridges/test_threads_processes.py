@@ -68,6 +68,7 @@ def test_a_fork_while_threads_work():
     """The child has none of them, and does not wait for what its parent's do."""
     assert run(
         """
+        pool.PATIENCE = 1000  # the child would wait that long
         reached, go = threading.Event(), threading.Event()
 
         def work(environ):
@@ -104,7 +105,7 @@ def test_the_end_of_a_process_waits_for_running_calls_but_not_for_ever(patience,
         def work(environ):
             reached.set()
             exits.wait()
-            {"threading.Event().wait()" if not printed else ""}
+            threading.Event().wait({0.5 if printed else ""})  # hard work
             print("finished", flush=True)
             return [b"x"]
 

@@ -17,7 +17,7 @@ from botocore.config import Config
 
 DEADLINE = 20.0
 ROOT = Path(__file__).parents[2]
-START = "from strangle_mw.cli_lambda import lambda_commands; lambda_commands[0].main(prog_name='strangle lambda-dev')"
+START = "from strangle_mw.cli import main; main()"
 
 
 class Answer:
@@ -35,7 +35,7 @@ class LambdaDev:
         self.lines = []
         self._printed = threading.Condition()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", before + START, *arguments],
+            [sys.executable, "-c", before + START, "lambda-dev", *arguments],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

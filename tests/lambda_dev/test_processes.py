@@ -303,7 +303,7 @@ def children(pid):
 def test_a_terminal_that_is_closed_ends_all(tmp_path):
     (tmp_path / "app.py").write_text(MEETING)
     with subprocess.Popen(
-        [sys.executable, "-c", START, "app:handler", "--port", "0"],
+        [sys.executable, "-c", START, "lambda-dev", "app:handler", "--port", "0"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         process.stdout.readline()

@@ -85,14 +85,23 @@ def start_thread(target: Callable[[], None], name: str) -> None:
 
         threading.Thread(target=target, name=name, daemon=True).start()
         return
+    from gevent import get_hub
     from gevent.monkey import get_original
 
+    # Import locks are gevent's by now and need a hub: two threads that make their first at a time, which
+    # imports, wait for each other for ever.
+    get_hub()
     get_original("_thread", "start_new_thread")(target, ())
 
 
 def make_loop() -> asyncio.AbstractEventLoop:
     """Make an event loop for the calling thread."""
-    return asyncio.SelectorEventLoop(_green_selector()) if patched() else asyncio.new_event_loop()
+    if not patched():
+        return asyncio.new_event_loop()
+    from gevent import get_hub
+
+    get_hub()
+    return asyncio.SelectorEventLoop(_green_selector())
 
 
 def _green_selector() -> Any:

@@ -196,8 +196,6 @@ class Handover:
             await asyncio.sleep(0)  # it may have left while the app was at work
 
     def _watch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         if self._watcher is None or (self._watcher.done() and not self.left):
             self._watcher = self._loop.create_task(self._wait_for_disconnect())
 
