@@ -97,6 +97,21 @@ def test_check_app(run, tmp_path, app, code, says, monkeypatch):
     assert says in result.stdout
 
 
+def test_check_app_does_what_a_start_does(run, tmp_path, monkeypatch):
+    (tmp_path / "shop2.py").write_text("def wsgi(environ, start_response): ...\n")
+    (tmp_path / "more.toml").write_text(
+        '[upstreams.a]\nasgi = "shop2:wsgi"\n[upstreams.b]\nwsgi = "nomodule:app"\n[upstreams.c]\nwsgi = "shop2:wsgi"\n'
+        + "".join(f'[[routes]]\npath = "/{n}"\nto = "{n}"\n' for n in "abc")
+    )
+    assert run("check", "more.toml").exit_code == 0
+    assert "shop2" not in sys.modules
+    monkeypatch.delitem(sys.modules, "shop2", raising=False)
+    result = run("check", "more.toml", "--app", "shop2:wsgi")
+    assert result.exit_code == 1
+    assert "upstreams.a.asgi: 'shop2:wsgi' is WSGI; write wsgi = 'shop2:wsgi' (app-missing)" in result.stdout
+    assert "upstreams.b.wsgi: cannot import 'nomodule'" in result.stdout
+
+
 def test_a_misspelt_file_is_guessed(run):
     result = run("check", "strangel.toml")
     assert result.exit_code == 1

@@ -84,6 +84,12 @@ def test_a_wrong_setting_is_told_at_init(config, says):
         Strangle(app)
 
 
+def test_serving_from_an_asgi_server_is_told_how(tmp_path):
+    (tmp_path / "strangle.toml").write_text('[strangle]\nserve = "asgi"\n')
+    with pytest.raises(ConfigError, match=r"asgi_app = strangle\(app"):
+        Strangle(monolith(tmp_path / "strangle.toml"))
+
+
 def test_wrapping_twice_is_refused():
     app = monolith([])
     Strangle(app)

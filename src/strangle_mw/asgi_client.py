@@ -30,6 +30,7 @@ class Client:
     _watcher: asyncio.Task[None] | None = None
     _receiving: asyncio.Future[MutableMapping[str, Any]] | None = None
     _stream: AsyncGenerator[bytes, None] | None = None
+    _piece: asyncio.Future[bytes] | None = None
     _fail: Callable[[ForwardError], None] | None = None
     _streaming = False
 
@@ -62,11 +63,32 @@ class Client:
         No server says that a second `receive` works after a cancelled one: gunicorn takes the client for gone
         from then on.
         """
-        if self._receiving is None:
-            self._receiving = asyncio.ensure_future(self._receive())
-        await asyncio.wait((self._receiving,))
-        done, self._receiving = self._receiving, None
-        return done.result()
+        receiving = self._receiving
+        if receiving is None:
+            receiving = self._receiving = asyncio.ensure_future(self._receive())
+            self.busy = True
+        await asyncio.wait((receiving,))
+        if self._receiving is receiving:
+            self._receiving = None
+        return receiving.result()
+
+    async def chunk(self, patience: float) -> bytes:
+        """Receive the next of a streamed body, `patience` seconds at most; b"" is its end.
+
+        Like `next`, it goes on if whoever waits is cancelled: a piece that is lost would be a hole in the body
+        (promise P6). Raises `TimeoutError`, and `ForwardError` if the body breaks off.
+        """
+        assert self._stream is not None  # noqa: S101 - only a body that is streamed is read in this way
+        piece = self._piece
+        if piece is None:
+            piece = self._piece = asyncio.ensure_future(anext(self._stream, b""))
+        await asyncio.wait((piece,), timeout=patience)
+        if not piece.done():
+            raise TimeoutError
+        if self._piece is not piece:  # another one has waited for it, too
+            return await self.chunk(patience)
+        self._piece = None
+        return piece.result()
 
     def _note(self, message: MutableMapping[str, Any]) -> None:
         """Keep what was received for `replay`, as long as that may be asked for."""
@@ -143,6 +165,11 @@ class Client:
             self.leave()
         if answer is not None:
             await answer.settle()
+        if self._piece is not None:
+            self._piece.cancel()
+            await asyncio.wait((self._piece,))
+            if not self._piece.cancelled():
+                self._piece.exception()  # nobody is left to be told
         if self._stream is not None:
             await self._stream.aclose()
 

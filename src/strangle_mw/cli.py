@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,8 +30,9 @@ from strangle_mw.inspection import as_table, explain, rows
 from strangle_mw.reach import FileTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.decision import Snapshot
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
@@ -64,7 +66,12 @@ def main() -> None:
 
 @main.command()
 @_FILE
-@click.option("--app", metavar="MODULE:ATTR", help="Also check that this is a WSGI or ASGI app.")
+@click.option(
+    "--app",
+    metavar="MODULE:ATTR",
+    help="Also check that this is a WSGI or ASGI app, and do what a start does: import the apps "
+    "that the table names, look for AWS credentials.",
+)
 @click.option("--strict", is_flag=True, help="Count warnings as problems.")
 @_JSON
 def check(file: str, app: str | None, *, strict: bool, as_json: bool) -> None:
@@ -82,9 +89,11 @@ def check(file: str, app: str | None, *, strict: bool, as_json: bool) -> None:
 def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], str]:
     problems: list[Problem] = []
     warnings: list[Problem] = []
+    upstreams: Iterable[CompiledUpstream] = ()
     summary = ""
     try:
         snapshot = load(file)
+        upstreams = snapshot.upstreams.values()
         warnings += snapshot.warnings
         summary = (
             f"{count(len(snapshot.table.routes), 'route')}, {count(len(snapshot.upstreams), 'upstream')}"
@@ -92,22 +101,32 @@ def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], st
     except ConfigError as exc:
         problems += exc.problems
     if app is not None:
-        try:
-            summary += f"; {app} is {_interface(app).upper()}"
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever the app does when it is imported
-            problems.append(Problem(f"--app {app}", f"{type(exc).__name__}: {exc}", "app"))
+        from strangle_mw.engine import missing
+
+        with _here_first():
+            try:
+                summary += f"; {app} is {_interface(app).upper()}"
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever the app does when it is imported
+                problems.append(Problem(f"--app {app}", f"{type(exc).__name__}: {exc}", "app"))
+            problems += [p for u in upstreams for p in missing(u)]
     return problems, warnings, summary
+
+
+@contextmanager
+def _here_first() -> Iterator[None]:
+    """Find modules in the working directory, as servers do."""
+    sys.path.insert(0, "")
+    try:
+        yield
+    finally:
+        sys.path.remove("")
 
 
 def _interface(name: str) -> str:
     module, colon, attribute = name.partition(":")
     if not colon or not attribute:
         raise ValueError("must be MODULE:ATTR, as in shop.wsgi:application")
-    sys.path.insert(0, "")
-    try:
-        app: Any = importlib.import_module(module)
-    finally:
-        sys.path.remove("")
+    app: Any = importlib.import_module(module)
     for part in attribute.split("."):
         app = getattr(app, part)
     return detect_interface(app)

@@ -83,7 +83,7 @@ class Engine:
         self.told_raw = False
         self._looking = Lock()
         hooks = {"hop_marker": _hop_marker(), "new_id": _new_id, "draw": _draw, "now": time}
-        self.live = Live(source, {**hooks, **settings}, self.states, self._install, _start_problems)
+        self.live = Live(source, {**hooks, **settings}, self.states, self._install, missing)
         self.store = open_store(self.settings.store or MEMORY)
         self.follower = Follower(self.store, self.live, self.states)
         self.probers = Probers(
@@ -336,7 +336,8 @@ def _draw() -> int:
     return _random.randrange(10_000)
 
 
-def _start_problems(upstream: CompiledUpstream) -> Iterator[Problem]:
+def missing(upstream: CompiledUpstream) -> Iterator[Problem]:
+    """Say what an upstream lacks in this process: its app, its region, its credentials; may block."""
     for field, what, id_ in start_problems(upstream):
         yield Problem(f"upstreams.{upstream.name}.{field}", what, id_)
 

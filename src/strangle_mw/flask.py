@@ -66,6 +66,9 @@ class Strangle:
         engine = Engine(_source(app), **{name: app.config.get(key) for key, name in SETTINGS.items()})
         if engine.settings.interface == "asgi":
             raise ConfigError([Problem("strangle.interface", "a Flask app is WSGI; remove it", "interface")])
+        if engine.settings.serve is not None:
+            what = "the app object stays WSGI here; write asgi_app = strangle(app, ..., serve='asgi')"
+            raise ConfigError([Problem("strangle.serve", what, "serve")])
         app.extensions["strangle"] = engine
         app.wsgi_app = WSGIStrangler(app.wsgi_app, engine)  # type: ignore[method-assign]
         app.cli.add_command(_commands())

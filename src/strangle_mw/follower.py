@@ -256,7 +256,13 @@ def fitting(said: dict[str, Any]) -> dict[str, Any]:
         for name, states in said["upstreams"].items()
         if any(s["breaker"] != "closed" or s["health"] == "unhealthy" for s in states)
     }
-    for part, less in (("upstreams", troubled), ("upstreams", {}), ("versions", {}), ("waiting", []), ("problems", [])):
+    for part, less in (
+        ("upstreams", troubled),
+        ("upstreams", {}),
+        ("versions", {}),
+        ("waiting", []),
+        ("problems", []),
+    ):
         if len(to_json(said)) <= MAX_FACT:
             break
         said = {**said, part: less}

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from strangle_mw.asgi_client import Client, gone
+from strangle_mw.bridges.app_messages import BrokenError, Measure
+from strangle_mw.bridges.deadline import Deadline
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.calls import asgi_scope
 from strangle_mw.core.exchange import FallBack, Relay
@@ -36,7 +38,6 @@ Send = Callable[[Event], Awaitable[None]]
 _MOST_DROPPED = 1_048_576
 """Bytes of an answer that legacy has replaced, after which the app is told that nobody listens."""
 _GONE: Event = {"type": "http.disconnect"}
-_BODYLESS = (204, 304)
 
 
 class Driver(Protocol):
@@ -64,52 +65,49 @@ async def serve(
     engine, client = driver.engine, Client(receive)
     exchange: _Exchange | None = None
     fallback: FallBack | None = None
-    error: ForwardError | None = None
+    outcome = "failed"
     try:
         exchange = await _Exchange.begin(engine, forward, client, send)
         fallback = await exchange.converse(scope)
+        outcome = status_class(exchange.status)
     except ForwardError as exc:
-        error = exc
         if exc.status == CLIENT_GONE:
+            outcome = "gone"
             log.debug("%d client gone: route %r", CLIENT_GONE, forward.route.name)
         elif exchange is not None and exchange.status:
+            outcome = "cut"
             raise  # the server then cuts the connection: an answer never ends cleanly before its end (P6)
         else:
+            outcome = outcome_of(exc)
             await driver.respond(send, exc.status, *engine.failed(forward, exc))
+    except asyncio.CancelledError:  # some servers cancel when the client has left
+        outcome = "gone"
+        raise
     finally:
         if fallback is None:
-            engine.count(forward, "modern", _outcome(exchange, error))
+            engine.count(forward, "modern", outcome)
         if client.busy:
             await client.aclose(None, stays=fallback is not None)
     if fallback is not None:
         await driver.fall_back(forward, fallback, client, scope, send)
 
 
-def _outcome(exchange: _Exchange | None, error: ForwardError | None) -> str:
-    if error is not None and error.status == CLIENT_GONE:
-        return "gone"
-    if exchange is not None and exchange.status:
-        return status_class(exchange.status) if exchange.ended else "cut"
-    return "gone" if error is None else outcome_of(error)
-
-
-def check_status(status: object) -> None:
-    """Raise `ForwardError` for what is no final status (RFC 9110 section 15)."""
+def check_status(status: object) -> int:
+    """Return a final status (RFC 9110 section 15); raise `ForwardError` for anything else."""
     if not isinstance(status, int) or not 200 <= status <= 599:  # noqa: PLR2004 - as above
         raise ForwardError("head", f"{status!r} is no status of an answer", request_sent=True)
+    return int(status)
 
 
 class _Exchange:
     """One call: what the app receives and sends, on its way from and to the client."""
 
     status = 0
-    ended = False
+    _ended = False
     _fallback: FallBack | None = None
     _failure: ForwardError | None = None
-    _left: int | None = None
+    _measure: Measure | None = None
     _dropped = 0
-    _expired = False
-    _timer: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
@@ -126,9 +124,9 @@ class _Exchange:
         self._send = send
         self._body: bytes | AsyncIterator[bytes] | None = body
         self._length = length
-        self._loop = asyncio.get_running_loop()
         self._policy = engine.policy(forward)
-        self._timeout = forward.action.timeout or forward.upstream.declared.timeout
+        self._loop = asyncio.get_running_loop()
+        self._deadline = Deadline(self._loop, forward.action.timeout or forward.upstream.declared.timeout)
 
     @classmethod
     async def begin(cls, engine: Engine, forward: Forward, client: Client, send: Send) -> _Exchange:
@@ -174,97 +172,84 @@ class _Exchange:
             pool.gate.leave()
 
     async def _call(self, app: Callable[..., Awaitable[None]], scope: Event) -> None:
-        """Call the app, and hold it to its time until its head comes."""
-        task = asyncio.current_task()
-        before = task.cancelling() if task is not None else 0
-        if not isinstance(self._body, AsyncIterator):
-            self._wait()
+        """Call the app, hold it to its time until its head comes, and judge how it has ended."""
+        deadline = self._deadline
+        raised: BaseException | None = None
+        deadline.start()
         try:
             await app(scope, self.receive, self.send)
-        except asyncio.CancelledError:
-            if not self._expired or task is None or task.uncancel() > before:
+        except asyncio.CancelledError as exc:
+            if deadline.settle():
                 raise
-            raise ForwardError("head", "timed out", status=504, request_sent=True) from None
-        except Exception as exc:
-            if self._failure is not None:
-                raise self._failure from exc
-            self._raised(exc)
+            raised = exc  # by the deadline, or by the app itself
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - what an app raises must not end the server
+            raised = exc
         finally:
-            self._stop_waiting()
-        if self._failure is not None and not self.ended:
-            raise self._failure
-        if self._fallback is None and not self.ended:
-            raise self._failed("the app ended before its answer")
-
-    def _raised(self, exc: Exception) -> None:
-        """Log what the app raised; raise what that means, unless its answer is whole or not wanted."""
+            deadline.settle()
         if self._fallback is not None:
-            log.debug("upstream %r raised after legacy took over", self._forward.upstream.name, exc_info=exc)
-            return
-        log.error("upstream %r raised", self._forward.upstream.name, exc_info=exc)
-        if not self.ended:
-            raise self._failed(f"the app raised {type(exc).__name__}") from exc
+            log.debug("upstream %r has ended, legacy answers", self._forward.upstream.name, exc_info=raised)
+        elif self._ended:
+            if raised is not None:
+                self._tell(raised)  # it has gone on after its answer
+        else:
+            raise self._verdict(raised) from raised
 
-    def _failed(self, what: str) -> ForwardError:
+    def _verdict(self, raised: BaseException | None) -> ForwardError:
+        """Say why there is no answer, or no more of it."""
+        if self._failure is not None:
+            return self._failure
+        if self._deadline.expired:
+            return ForwardError("head", "timed out", status=504, request_sent=True)
+        what = "the app ended before its answer"
+        if raised is not None:
+            self._tell(raised)
+            what = f"the app raised {type(raised).__name__}"
         return ForwardError("body" if self.status else "head", what, request_sent=True)
 
-    # --- the time until the head
-
-    def _wait(self) -> None:
-        task = asyncio.current_task()
-
-        def expire() -> None:
-            self._expired = True
-            if task is not None:
-                task.cancel()
-
-        self._timer = self._loop.call_later(self._timeout, expire)
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _tell(self, raised: BaseException) -> None:
+        log.error("upstream %r raised", self._forward.upstream.name, exc_info=raised)
 
     # --- what the app is given
 
     async def receive(self) -> Event:
         """Give the app the body of the request, then tell when the client has left."""
+        if self._ended or self._failure is not None or self._fallback is not None:
+            return _GONE
         body = self._body
         if isinstance(body, bytes):
             self._body = None
             return {"type": "http.request", "body": body, "more_body": False}
-        if self._failure is not None or self._fallback is not None:
-            return _GONE
         if body is not None:
-            return await self._chunk(body)
+            return await self._chunk()
         message = await self._client.leaves()
-        if not self.ended:
+        if not self._ended:
             self._failure = gone()
         return message
 
-    async def _chunk(self, body: AsyncIterator[bytes]) -> Event:
-        self._stop_waiting()  # from here it waits for the client
-        idle = self._forward.upstream.declared.idle_timeout
+    async def _chunk(self) -> Event:
+        self._deadline.stop()  # from here the client is waited for
         try:
-            async with asyncio.timeout(idle):
-                chunk = await anext(body, b"")
+            chunk = await self._client.chunk(self._forward.upstream.declared.idle_timeout)
         except TimeoutError:
             self._failure = ForwardError("send", "the body of the request stalled", status=408)
             return _GONE
         except ForwardError as exc:
             self._failure = exc
             return _GONE
-        if not self.status:
-            self._wait()
+        finally:
+            if not self.status:
+                self._deadline.start()
         if not chunk:
             self._body = None
         return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
 
     async def send(self, message: Event) -> None:
-        """Take a message of the app's answer."""
+        """Take a message of the app's answer; raises `OSError` once nobody waits for it."""
         kind = message["type"]
         if self._fallback is not None:
             self._drop(message)
+        elif self._failure is not None or (self._deadline.expired and not self.status):
+            raise OSError("nobody waits for this answer any more")
         elif kind == "http.response.start":
             await self._start(message)
         elif kind == "http.response.body":
@@ -273,57 +258,47 @@ class _Exchange:
             raise RuntimeError(f"the app sends {kind!r}, which the server has not offered")
 
     async def _start(self, message: Event) -> None:
-        if self.status or self._failure is not None:
+        if self.status:
             raise RuntimeError("the app starts a second answer")
-        self._stop_waiting()
-        status = message["status"]
         forward = self._forward
         try:
-            check_status(status)
+            status = check_status(message["status"])
             given = [(bytes(n), bytes(v)) for n, v in message.get("headers", ())]
             headers = public_headers(given, status, forward, 0)
+            self._measure = Measure(forward.head.method, status, headers)
         except ForwardError as exc:
             self._failure = exc
             raise
+        except BrokenError as exc:
+            self._failure = ForwardError("head", str(exc), request_sent=True)
+            raise
         effect = self._conversation.send(status)
         if isinstance(effect, FallBack):
-            self._fallback = effect
+            self._fallback = effect  # it ends soon, or by the deadline
             return
+        self._deadline.stop()
         self.status = status
-        length = next((v for n, v in headers if n == b"content-length"), b"")
-        if forward.head.method == "HEAD" or status in _BODYLESS:
-            self._left = -1
-        elif length.isdigit():
-            self._left = int(length)
         await self._pass({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _give(self, message: Event) -> None:
-        if not self.status or self.ended:
+        measure = self._measure
+        if measure is None or self._ended:
             raise RuntimeError("the app sends a body before the head, or after the end")
-        body, more = message.get("body", b""), message.get("more_body", False)
-        if self._left is not None:
-            body = self._account(body, more=more)
-        if not more:
-            self.ended = True
+        more = message.get("more_body", False)
+        try:
+            body = measure.count(message.get("body", b""), more=more)
+        except BrokenError as exc:
+            self._failure = ForwardError("body", str(exc), request_sent=True)
+            raise
+        self._ended = not more
         await self._pass({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _pass(self, message: Event) -> None:
         try:
             await self._send(message)
         except OSError:  # the ASGI specification's word for a client that has left
-            self.ended, self._failure = False, gone()
+            self._ended, self._failure = False, gone()
             raise
-
-    def _account(self, body: bytes, *, more: bool) -> bytes:
-        """Hold the app to the length it has declared (promise P6); no body where none may be."""
-        if self._left == -1:
-            return b""
-        assert self._left is not None  # noqa: S101 - the caller has looked
-        self._left -= len(body)
-        if self._left < 0 or (self._left and not more):
-            self._failure = ForwardError("body", "the answer has not its declared length", request_sent=True)
-            raise self._failure
-        return body
 
     def _drop(self, message: Event) -> None:
         self._dropped += len(message.get("body", b""))

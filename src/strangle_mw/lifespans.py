@@ -43,7 +43,7 @@ async def serve_lifespan(
     async def sending(message: Event) -> None:
         if message["type"] == "lifespan.startup.complete":
             await engine.apps_begun(loop)
-        elif message["type"] == "lifespan.shutdown.complete":
+        elif message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
             # uvicorn ends the process as soon as the app has said that it has ended.
             await _end(engine, loop)
         await send(message)

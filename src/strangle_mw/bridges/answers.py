@@ -34,7 +34,6 @@ _SERVERS = frozenset(
     )
 )  # fmt: skip
 _NO_CONTENT, _NOT_MODIFIED = 204, 304
-_TOO_MUCH = "a WSGI app sends more than its Content-Length; the rest is left out"
 
 
 class Answer:
@@ -47,6 +46,7 @@ class Answer:
         self._sent = False  # the head
         self._complete = False
         self._bodyless = False
+        self._warned = False
         self._length: int | None = None
         self._count = 0
 
@@ -96,15 +96,14 @@ class Answer:
         if not _bytes(data):
             return True
         if self._complete:
-            log.warning(_TOO_MUCH)
-            return False
+            return self._too_much()
         if self._bodyless:
             self._end(b"", listed=listed)
             return False
         count, length = self._count + len(data), self._length
         if length is not None and count > length:
             data, count = data[: length - self._count], length
-            log.warning(_TOO_MUCH)
+            self._too_much()
         self._count = count
         if count == length or (last and length is None):
             self._end(data, listed=listed)
@@ -135,6 +134,13 @@ class Answer:
             return [body]
         self._sent = True
         return [self._start, body]
+
+    def _too_much(self) -> bool:
+        """Leave out what is not declared, as gunicorn does; whatever follows is of no use."""
+        if not self._warned:
+            self._warned = True
+            log.warning("a WSGI app sends more than its Content-Length; the rest is left out")
+        return False
 
     def _too_little(self) -> RuntimeError:
         return RuntimeError(f"the app's Content-Length is {self._length}, its body has {self._count} bytes")

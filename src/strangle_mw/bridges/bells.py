@@ -1,30 +1,23 @@
-"""How a thread, or a greenlet of gevent's, waits for the loop's thread, and what else gevent makes different.
+"""What an event loop beside the callers is made of: a thread, or a greenlet of gevent's, and waiting for it.
 
-The only module that knows of gevent; it is never imported here, only used where it has patched. Nothing here
-may know what is waited for.
+The only module that knows of gevent, which is used where it has patched and imported nowhere else. Nothing
+here may know what is waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from _thread import allocate_lock
-from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from typing import TypeAlias
 
     Bell: TypeAlias = "_Lock | _Green"
-
-
-def make_bell() -> Bell:
-    """Make what one caller waits with.
-
-    `ring()` is for the loop's thread, `wait(seconds)` returns after a ring or the time; it may return early.
-    """
-    return _Green() if patched() else _Lock()
 
 
 def patched() -> bool:
@@ -33,6 +26,23 @@ def patched() -> bool:
     return monkey is not None and (
         monkey.is_module_patched("threading") or monkey.is_module_patched("socket")
     )
+
+
+def place() -> Hashable:
+    """Tell for whom there is one loop: for a process, and under gevent for one hub of it."""
+    if not patched():
+        return os.getpid()
+    from gevent import get_hub
+
+    return os.getpid(), get_hub()
+
+
+def make_bell() -> Bell:
+    """Make what one caller waits with.
+
+    `ring()` is for the loop's side, `wait(seconds)` returns after a ring or the time, or early.
+    """
+    return _Green() if patched() else _Lock()
 
 
 class _Lock:
@@ -54,61 +64,99 @@ class _Lock:
 
 
 class _Green:
-    """A bell for a greenlet: others go on meanwhile. Its hub rings it: an `Event` is not for threads."""
+    """A bell for a greenlet: others go on meanwhile."""
 
-    __slots__ = ("_event", "_hub")
+    __slots__ = ("_event",)
 
     def __init__(self) -> None:
-        from gevent import get_hub
         from gevent.event import Event
 
         self._event = Event()
-        self._hub = get_hub()
 
     def ring(self) -> None:
-        with suppress(ValueError):  # the hub has ended with its thread: nobody waits any more
-            self._hub.loop.run_callback_threadsafe(self._event.set)
+        self._event.set()
 
     def wait(self, seconds: float) -> None:
         self._event.wait(seconds)
         self._event.clear()
 
 
-def start_thread(target: Callable[[], None], name: str) -> None:
-    """Start a thread of the operating system's that keeps no process alive.
+def start(target: Callable[[], None], name: str) -> Callable[[], None]:
+    """Run `target` beside the caller, in a daemon thread; returns what a fork's child must do about it.
 
-    Not a greenlet: a loop that runs in one runs, for asyncio, in all greenlets of the thread, and legacy's
-    own `asyncio.run` (and Django's database layer) would fail.
+    Under gevent in a greenlet. A thread of the operating system's would have a hub of its own, and gevent's
+    locks (those of logging, imports and apps are) lose wake-ups when the greenlets of two hubs want one.
     """
-    if not patched():
-        import threading
+    if patched():
+        return _start_greenlet(target)
+    import threading
 
-        threading.Thread(target=target, name=name, daemon=True).start()
-        return
-    from gevent import get_hub
-    from gevent.monkey import get_original
-
-    # Import locks are gevent's by now and need a hub: two threads that make their first at a time, which
-    # imports, wait for each other for ever.
-    get_hub()
-    get_original("_thread", "start_new_thread")(target, ())
+    threading.Thread(target=target, name=name, daemon=True).start()
+    return int  # nothing: threads are not inherited
 
 
 def make_loop() -> asyncio.AbstractEventLoop:
-    """Make an event loop for the calling thread."""
-    if not patched():
-        return asyncio.new_event_loop()
-    from gevent import get_hub
+    """Make an event loop for the calling thread or greenlet."""
+    return _Loop(_green_selector()) if patched() else asyncio.new_event_loop()
 
-    get_hub()
-    return asyncio.SelectorEventLoop(_green_selector())
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop for a greenlet, which a fork's child inherits: what closing does there, the parent would notice."""
+
+    def __init__(self, selector: Any) -> None:
+        super().__init__(selector)
+        self._owner = os.getpid()
+
+    def close(self) -> None:
+        if os.getpid() == self._owner:
+            super().close()
+
+
+def _start_greenlet(target: Callable[[], None]) -> Callable[[], None]:
+    from gevent import Greenlet
+
+    class Aside(Greenlet):  # type: ignore[misc]
+        """A greenlet with asyncio's memory of what runs in a thread to itself.
+
+        Else all others would seem to be called by the loop: legacy's own `asyncio.run` would fail, and so
+        would Django's database layer.
+        """
+
+        _mine: Any = (None, (None, None))
+
+        def switch(self, *args: Any) -> Any:
+            others = _exchange(self._mine)
+            try:
+                return super().switch(*args)
+            finally:
+                self._mine = _exchange(others)
+
+        def throw(self, *args: Any) -> Any:
+            others = _exchange(self._mine)
+            try:
+                return super().throw(*args)
+            finally:
+                self._mine = _exchange(others)
+
+    aside = Aside(Context().run, target)
+    aside.start()
+    return lambda: aside.kill(block=False)
+
+
+def _exchange(state: Any) -> Any:
+    """Set what asyncio keeps for a thread; returns what that was."""
+    before = (asyncio._get_running_loop(), sys.get_asyncgen_hooks())  # noqa: SLF001 - for makers of loops
+    loop, hooks = state
+    asyncio._set_running_loop(loop)  # noqa: SLF001
+    sys.set_asyncgen_hooks(*hooks)
+    return before
 
 
 def _green_selector() -> Any:
-    """Make a selector that waits as a greenlet.
+    """Make a selector that lets other greenlets run while the loop waits, and when it has no time to.
 
-    The loop's thread has a hub of its own: what the app starts as threads (`asyncio.to_thread`, look-ups of
-    names) are greenlets there, and must be able to run while the loop waits, or has no time to.
+    The selector of the platform, itself waited for by the hub: gevent's own does not poll where it may not
+    wait, and is slower.
     """
     import gevent
     from gevent.monkey import get_original
@@ -117,17 +165,13 @@ def _green_selector() -> Any:
     class Selector(get_original("selectors", "DefaultSelector")):  # type: ignore[misc]
         def select(self, timeout: float | None = None) -> Any:
             found = super().select(0)
-            # To greenlets no loop runs here, as to the threads they stand for.
-            loop = asyncio._get_running_loop()  # noqa: SLF001 - for those who make event loops
-            asyncio._set_running_loop(None)  # noqa: SLF001
+            if found or (timeout is not None and timeout <= 0):
+                gevent.sleep(0)
+                return found
             try:
-                if found or (timeout is not None and timeout <= 0):
-                    gevent.sleep(0)
-                    return found
-                with suppress(TimeoutError):
-                    wait_read(self.fileno(), timeout)
-            finally:
-                asyncio._set_running_loop(loop)  # noqa: SLF001
+                wait_read(self.fileno(), timeout)
+            except TimeoutError:
+                return found
             return super().select(0)
 
     return Selector()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from strangle_mw.bridges.bells import make_bell
 from strangle_mw.bridges.exchange import WANT, Exchange, Home
-from strangle_mw.bridges.loop_thread import loop_thread, running_thread
+from strangle_mw.bridges.loop_thread import is_ours, loop_thread
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -75,10 +75,9 @@ class LoopApp:
     def close(self) -> None:
         """Take no more calls, and end the app's lifespan once those that run have ended; does not wait."""
         self._closed = True
-        thread = running_thread()
-        home = None if thread is None else self._homes.pop(thread, None)
-        if thread is not None and home is not None:
-            thread.call(home.retire, DRAIN)
+        for thread, home in [*self._homes.items()]:
+            if is_ours(thread):
+                thread.call(home.retire, DRAIN)
 
 
 class LoopAnswer:

@@ -1,7 +1,7 @@
 """The one thread of a process that runs an event loop for in-process ASGI apps: its start, forks, its end.
 
 Started by the first call, once per process: after a fork the child starts its own, and touches nothing of its
-parent's. What runs on the loop is in `exchange`.
+parent's. Under gevent it is a greenlet (see `bells`). What runs on the loop is in `exchange`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from strangle_mw.bridges.bells import make_bell, make_loop, start_thread
+from strangle_mw.bridges.bells import make_bell, make_loop, place, start
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from strangle_mw.bridges.bells import Bell
     from strangle_mw.bridges.exchange import Home
@@ -32,17 +32,17 @@ PATIENCE = 5.0
 _GRACE = 1.0
 """Seconds that cancelled tasks have for their `finally` blocks."""
 
-_threads: dict[int, LoopThread] = {}
+_threads: dict[Hashable, LoopThread] = {}
 _inherited: list[LoopThread] = []
 
 
 def loop_thread() -> LoopThread:
     """Return the thread of this process, started if need be; raises `ForwardError` if it cannot be."""
-    pid = os.getpid()
-    found = _threads.get(pid)
+    here = place()
+    found = _threads.get(here)
     if found is None:
-        mine = LoopThread()
-        found = _threads.setdefault(pid, mine)  # not under a lock: one held at a fork is held for ever
+        mine = LoopThread(here)
+        found = _threads.setdefault(here, mine)  # not under a lock: one held at a fork is held for ever
         if found is mine:
             found.start()
     if found.loop is None:
@@ -50,16 +50,16 @@ def loop_thread() -> LoopThread:
     return found
 
 
-def running_thread() -> LoopThread | None:
-    """Return the thread of this process, if it runs."""
-    found = _threads.get(os.getpid())
-    return None if found is None or found.loop is None else found
+def is_ours(thread: LoopThread) -> bool:
+    """Whether a thread is this process's, not its parent's."""
+    return _threads.get(thread.place) is thread
 
 
 class LoopThread:
     """A thread with an event loop. `loop` is None until it can be used."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Hashable) -> None:
+        self.place = place
         self.loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
         """Whether the process ends, and nothing new may begin."""
@@ -72,7 +72,7 @@ class LoopThread:
     def start(self) -> None:
         """Start the thread; does not wait for it."""
         try:
-            start_thread(self._run, "strangle-loop")
+            self.forget = start(self._run, "strangle-loop")
         except RuntimeError as exc:
             self._fail(exc)
 
@@ -96,6 +96,8 @@ class LoopThread:
 
     def stop(self) -> None:
         """End what runs, in good order and in bounded time, and then the thread."""
+        if self.loop is None:
+            return
         self.closed = True
         bell = make_bell()
         self._waiting.append(bell)
@@ -118,6 +120,8 @@ class LoopThread:
             try:
                 loop.run_forever()
             except BaseException:  # SystemExit in a task that an app has made
+                if not is_ours(self):
+                    return
                 log.exception("a task of an ASGI app has tried to end the process")
         with suppress(Exception):
             loop.run_until_complete(loop.shutdown_asyncgens())
@@ -127,8 +131,8 @@ class LoopThread:
 
     def _fail(self, exc: Exception) -> None:
         """Give up; the next call tries again with a new thread."""
-        if _threads.get(os.getpid()) is self:
-            del _threads[os.getpid()]
+        if is_ours(self):
+            del _threads[self.place]
         self._error = f"{type(exc).__name__}: {exc}"[:200]
         self._tell()
 
@@ -162,12 +166,14 @@ class LoopThread:
 
 def _forget() -> None:
     """In a child: leave the parent's loop alone, for ever; one that is collected closes what both share."""
+    for thread in _threads.values():
+        thread.forget()
     _inherited.extend(_threads.values())
     _threads.clear()
 
 
 def _stop() -> None:
-    found = running_thread()
+    found = _threads.get(place()) if _threads else None
     if found is not None:
         found.stop()
 

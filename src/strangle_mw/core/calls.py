@@ -1,8 +1,10 @@
 """A forwarded request as an app in this process sees it: the ASGI scope or the WSGI environ.
 
-It is what the same app would see behind its own server: path after the rewrite, cleaned headers, ours added.
-Of what the server in front gave, only facts about the connection cross: nothing that another middleware or
-the wrapped app has left there may steer the called app (a router, a user). Pure; who calls is elsewhere.
+It is what the same app would see behind its own server: path after the rewrite, cleaned headers, ours added,
+and no mount point (`root_path`, `SCRIPT_NAME`), since only the wrapped app stands below the one of the server.
+So an app that moves out of this process moves with all its paths. Of what the server in front gave, only
+facts about the connection cross: nothing that another middleware or the wrapped app has left there may steer
+the called app (a router, a user), and no extension of a server is offered. Pure; who calls is elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +21,18 @@ if TYPE_CHECKING:
     from strangle_mw.core.messages import Header
 
 _HOST, _CHUNKED = b"host", (b"transfer-encoding", b"chunked")
-_SERVER_KEYS = ("SERVER_NAME", "SERVER_PORT", "SERVER_SOFTWARE", "REMOTE_ADDR", "REMOTE_PORT", "HTTPS")
+_DENIAL = "websocket.http.response"
+_SERVER_KEYS = (
+    *("SERVER_NAME", "SERVER_PORT", "SERVER_SOFTWARE", "REMOTE_ADDR", "REMOTE_PORT", "HTTPS"),
+    *(
+        "wsgi.version",
+        "wsgi.url_scheme",
+        "wsgi.errors",
+        "wsgi.multithread",
+        "wsgi.multiprocess",
+        "wsgi.run_once",
+    ),
+)
 
 
 class Call(NamedTuple):
@@ -46,17 +59,16 @@ def asgi_scope(forward: Forward, scope: Mapping[str, Any], length: int) -> dict[
     """Build the HTTP scope for an ASGI app out of that of the server (ASGI specification, HTTP 2.5)."""
     head = forward.head
     raw, _, query = forward.target.partition(b"?")
-    path = _text(raw)
     return {
         "type": "http",
         "asgi": scope.get("asgi", {"version": "3.0"}),
         "http_version": head.http_version,
         "method": head.method,
         "scheme": head.scheme,
-        "path": path,
+        "path": _text(raw),
         "raw_path": raw,
         "query_string": query,
-        "root_path": _root(scope.get("root_path", ""), path),
+        "root_path": "",
         "headers": call_headers(forward, length),
         "client": scope.get("client"),
         "server": scope.get("server"),
@@ -64,7 +76,7 @@ def asgi_scope(forward: Forward, scope: Mapping[str, Any], length: int) -> dict[
 
 
 def websocket_scope(forward: Forward, scope: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the WebSocket scope for an ASGI app out of that of the server; extensions stay the server's."""
+    """Build the WebSocket scope for an ASGI app out of that of the server, which may offer to deny with an answer."""
     made = asgi_scope(forward, scope, 0)
     del made["method"]
     return {
@@ -72,7 +84,7 @@ def websocket_scope(forward: Forward, scope: Mapping[str, Any]) -> dict[str, Any
         "type": "websocket",
         "scheme": scope.get("scheme", "ws"),
         "subprotocols": scope.get("subprotocols", []),
-        "extensions": scope.get("extensions", {}),
+        "extensions": {k: {} for k in scope.get("extensions") or () if k == _DENIAL},
     }
 
 
@@ -83,7 +95,6 @@ def scope_of_environ(forward: Forward, environ: Mapping[str, Any], length: int) 
     peer = environ.get("REMOTE_ADDR")
     source = {
         "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "root_path": _bytes(environ.get("SCRIPT_NAME", "")).decode("utf-8", "replace"),
         "client": (peer, int(client_port) if client_port.isdecimal() else 0) if peer else None,
         "server": (environ.get("SERVER_NAME", ""), int(port) if port.isdecimal() else None),
     }
@@ -94,14 +105,12 @@ def wsgi_environ(forward: Forward, environ: Mapping[str, Any], length: int) -> d
     """Build the environ for a WSGI app out of that of the server (PEP 3333); `wsgi.input` is the caller's."""
     head = forward.head
     raw, _, query = forward.target.partition(b"?")
-    path, target = unquote_to_bytes(raw).decode("latin-1"), forward.target.decode("latin-1")
-    script = _root(environ.get("SCRIPT_NAME", ""), path)
+    target = forward.target.decode("latin-1")
     made = {k: environ[k] for k in _SERVER_KEYS if k in environ}
-    made |= {k: v for k, v in environ.items() if k.startswith("wsgi.")}
     made |= {
         "REQUEST_METHOD": head.method,
-        "SCRIPT_NAME": script,
-        "PATH_INFO": path[len(script) :],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(raw).decode("latin-1"),
         "QUERY_STRING": query.decode("latin-1"),
         "RAW_URI": target,
         "REQUEST_URI": target,
@@ -122,19 +131,8 @@ def _add(environ: dict[str, Any], name: bytes, value: str) -> None:
     environ[key] = value
 
 
-def _root(root: str, path: str) -> str:
-    """Keep the mount point as long as the path is still below it: a rewrite makes a whole new path."""
-    root = root.rstrip("/")
-    return root if path == root or path.startswith(root + "/") else ""
-
-
 def _text(raw: bytes) -> str:
     """Decode a path as ASGI servers do."""
     if b"%" in raw:
         raw = unquote_to_bytes(raw)
     return raw.decode("utf-8", "replace")
-
-
-def _bytes(native: str) -> bytes:
-    """Undo what PEP 3333 does to text of the wire."""
-    return native.encode("latin-1", "replace")
