@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
     from pathlib import Path
 
     from strangle_mw import RequestHead
@@ -19,7 +20,9 @@ MOST = 2_048
 PATIENCE = 600.0
 """Seconds."""
 ROUTE = "modern"
-"""The route of `write_table`."""
+"""The route of `write_table`, and the upstream of what forwards all that is below `/modern`."""
+FUNCTION = "bench"
+"""The Lambda function."""
 
 
 def problem() -> str:
@@ -56,10 +59,37 @@ def forwarder(app: Any, port: int) -> Any:
 
     As many requests at a time and as long a silence as any measurement asks for.
     """
+    return _with_modern(app, url=f"http://127.0.0.1:{port}")
+
+
+def served_as_asgi(app: Any, port: int, threads: int) -> Any:
+    """Make an ASGI app of a WSGI app, which runs in so many threads, and forward as `forwarder` does."""
+    return _with_modern(app, {"serve": "asgi", "threads": threads}, url=f"http://127.0.0.1:{port}")
+
+
+def to_function(app: Any, url: str) -> Any:
+    """Wrap an app so that everything below `/modern` goes to a Lambda function behind this Invoke API."""
+    return _with_modern(app, lambda_=FUNCTION, endpoint_url=url)
+
+
+def to_app(app: Any, called: Any, interface: str) -> Any:
+    """Wrap an app so that everything below `/modern` goes to another app in this process."""
+    return _with_modern(app, **{interface: called})
+
+
+def _with_modern(app: Any, settings: dict[str, Any] | None = None, **target: Any) -> Any:
     from strangle_mw import Route, Upstream, strangle
 
-    modern = Upstream(url=f"http://127.0.0.1:{port}", max_in_flight=MOST, idle_timeout=PATIENCE)
-    return strangle(app, {"upstreams": {"modern": modern}, "routes": [Route("/modern/*", to="modern")]})
+    modern = Upstream(max_in_flight=MOST, idle_timeout=PATIENCE, **target)
+    table = {"upstreams": {ROUTE: modern}, "routes": [Route("/modern/*", to=ROUTE)]}
+    return strangle(app, table, **(settings or {}))
+
+
+def in_threads(app: Any, threads: int) -> Any:
+    """Make an ASGI app of a WSGI app, as `serve="asgi"` does, and nothing around it."""
+    from strangle_mw.bridges.threads import ThreadedWSGI
+
+    return ThreadedWSGI(app, threads)
 
 
 def write_table(file: Path, port: int, stage: str, patterns: list[str]) -> None:
@@ -125,22 +155,8 @@ def blocking_exchange(port: int, path: str) -> Iterator[Callable[[], bytes]]:
     from strangle_mw.transports.thread_pool import BlockingPool
 
     endpoint, upstream, head = _exchange(port, path)
-    pool = BlockingPool(endpoint, upstream)
-
-    def call() -> bytes:
-        answer = pool.send(head, b"", method="GET", chunked=False, timeout=PATIENCE)
-        try:
-            body = answer.take()
-            while not answer.complete:
-                body += answer.read()
-        finally:
-            answer.close()
-        return body
-
-    try:
+    with _blocking(BlockingPool(endpoint, upstream), head) as call:
         yield call
-    finally:
-        pool.close()
 
 
 @asynccontextmanager
@@ -149,22 +165,8 @@ async def async_exchange(port: int, path: str) -> AsyncIterator[Callable[[], Awa
     from strangle_mw.transports.asyncio_pool import AsyncPool
 
     endpoint, upstream, head = _exchange(port, path)
-    pool = AsyncPool(endpoint, upstream)
-
-    async def call() -> bytes:
-        answer = await pool.send(head, b"", method="GET", chunked=False, timeout=PATIENCE)
-        try:
-            body = answer.take()
-            while not answer.complete:
-                body += await answer.read()
-        finally:
-            answer.close()
-        return body
-
-    try:
+    async with _async(AsyncPool(endpoint, upstream), head) as call:
         yield call
-    finally:
-        await pool.aclose()
 
 
 def _exchange(port: int, path: str) -> tuple[Any, Any, bytes]:
@@ -176,6 +178,110 @@ def _exchange(port: int, path: str) -> tuple[Any, Any, bytes]:
     endpoint = parse_endpoint(url)
     head = serialize_head(b"GET", endpoint.base, path.encode(), endpoint.authority, b"\r\n")
     return endpoint, Upstream(url=url, max_in_flight=MOST), head
+
+
+@contextmanager
+def _blocking(pool: Any, head: Any, body: bytes = b"", method: str = "GET") -> Iterator[Callable[[], bytes]]:
+    def call() -> bytes:
+        answer = pool.send(head, body, method=method, chunked=False, timeout=PATIENCE)
+        try:
+            got: bytes = answer.take()
+            while not answer.complete:
+                got += answer.read()
+        finally:
+            answer.close()
+        return got
+
+    try:
+        yield call
+    finally:
+        pool.close()
+
+
+@asynccontextmanager
+async def _async(
+    pool: Any, head: Any, body: bytes = b"", method: str = "GET"
+) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+    async def call() -> bytes:
+        answer = await pool.send(head, body, method=method, chunked=False, timeout=PATIENCE)
+        try:
+            got: bytes = answer.take()
+            while not answer.complete:
+                got += await answer.read()
+        finally:
+            answer.close()
+        return got
+
+    try:
+        yield call
+    finally:
+        await pool.aclose()
+
+
+class Invocation:
+    """One request, an ASGI scope and its body, for the function behind an Invoke API, and ways to send it."""
+
+    def __init__(self, url: str, scope: dict[str, Any], body: bytes) -> None:
+        from strangle_mw.asgi import _READER
+        from strangle_mw.config import load
+        from strangle_mw.core.decision import prepare
+
+        modern = {"lambda": FUNCTION, "endpoint_url": url, "max_in_flight": MOST}
+        snapshot = load({"upstreams": {ROUTE: modern}, "routes": [{"path": "/modern/*", "to": ROUTE}]})
+        self._upstream = snapshot.upstreams[ROUTE]
+        self._forward: Any = prepare(
+            snapshot, scope["method"], scope["raw_path"], scope["path"], scope, _READER
+        )
+        self._body, self._method = body, scope["method"]
+
+    @property
+    def event(self) -> bytes:
+        """The event as it is sent."""
+        return self._signed()[0]
+
+    def blocking(self) -> AbstractContextManager[Callable[[], bytes]]:
+        """Give a call that invokes once through one pool of functions for threads; the body comes back."""
+        from strangle_mw.transports.aws_lambda import BlockingLambdaPool
+        from strangle_mw.transports.bulkhead import BlockingBulkhead
+
+        pool = BlockingLambdaPool(self._upstream, BlockingBulkhead(self._upstream.declared), str)
+        return _blocking(pool, self._forward, self._body, self._method)
+
+    def asynchronous(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[bytes]]]:
+        """Give a coroutine function that does so through one asyncio pool of functions."""
+        from strangle_mw.transports.aws_lambda import AsyncLambdaPool
+        from strangle_mw.transports.bulkhead import AsyncBulkhead
+
+        pool = AsyncLambdaPool(self._upstream, AsyncBulkhead(self._upstream.declared), str)
+        return _async(pool, self._forward, self._body, self._method)
+
+    def blocking_signed(self) -> AbstractContextManager[Callable[[], bytes]]:
+        """Give a call that sends an invocation signed once through the blocking HTTP pool; the payload comes."""
+        from strangle_mw.transports.thread_pool import BlockingPool
+
+        event, head, endpoint = self._signed()
+        return _blocking(BlockingPool(endpoint, self._upstream.declared), head, event, "POST")
+
+    def async_signed(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[bytes]]]:
+        """Give a coroutine function that does so through the asyncio HTTP pool."""
+        from strangle_mw.transports.asyncio_pool import AsyncPool
+
+        event, head, endpoint = self._signed()
+        return _async(AsyncPool(endpoint, self._upstream.declared), head, event, "POST")
+
+    def _signed(self) -> tuple[bytes, bytes, Any]:
+        from strangle_mw.transports.aws_invocation import Invocations
+
+        invocations = Invocations(self._upstream, str)
+        event = invocations.event(self._forward, self._body)
+        keys = invocations.signer.prepare().result(PATIENCE)
+        return event, invocations.signer.sign(event, keys), invocations.signer.endpoint
+
+
+def lambda_dev(handler: str, port: int, workers: int) -> list[str]:
+    """Return the arguments of Python that run a handler behind the Invoke API of `strangle lambda-dev`."""
+    command = ["-m", "strangle_mw.cli", "lambda-dev", f"{FUNCTION}={handler}", "--no-reload"]
+    return [*command, "--port", str(port), "--workers", str(workers)]
 
 
 def matcher(patterns: list[str]) -> Callable[[bytes], bool]:

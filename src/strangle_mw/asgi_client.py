@@ -75,8 +75,8 @@ class Client:
     async def chunk(self, patience: float) -> bytes:
         """Receive the next of a streamed body, `patience` seconds at most; b"" is its end.
 
-        Like `next`, it goes on if whoever waits is cancelled: a piece that is lost would be a hole in the body
-        (promise P6). Raises `TimeoutError`, and `ForwardError` if the body breaks off.
+        Like `next`, it goes on if whoever waits is cancelled: a lost piece would be a hole in the body (P6).
+        Raises `TimeoutError`, and `ForwardError` if the body breaks off.
         """
         assert self._stream is not None  # noqa: S101 - only a body that is streamed is read in this way
         piece = self._piece

@@ -15,7 +15,7 @@ from strangle_mw.asgi_client import Client, gone
 from strangle_mw.bridges.app_messages import BrokenError, Measure
 from strangle_mw.bridges.deadline import Deadline
 from strangle_mw.core.answers import public_headers
-from strangle_mw.core.calls import asgi_scope
+from strangle_mw.core.calls import asgi_scope, final_status
 from strangle_mw.core.exchange import FallBack, Relay
 from strangle_mw.core.fallback import NEVER, outcome_of
 from strangle_mw.core.messages import status_class
@@ -90,13 +90,6 @@ async def serve(
             await client.aclose(None, stays=fallback is not None)
     if fallback is not None:
         await driver.fall_back(forward, fallback, client, scope, send)
-
-
-def check_status(status: object) -> int:
-    """Return a final status (RFC 9110 section 15); raise `ForwardError` for anything else."""
-    if not isinstance(status, int) or not 200 <= status <= 599:  # noqa: PLR2004 - as above
-        raise ForwardError("head", f"{status!r} is no status of an answer", request_sent=True)
-    return int(status)
 
 
 class _Exchange:
@@ -262,7 +255,7 @@ class _Exchange:
             raise RuntimeError("the app starts a second answer")
         forward = self._forward
         try:
-            status = check_status(message["status"])
+            status = final_status(message["status"])
             given = [(bytes(n), bytes(v)) for n, v in message.get("headers", ())]
             headers = public_headers(given, status, forward, 0)
             self._measure = Measure(forward.head.method, status, headers)

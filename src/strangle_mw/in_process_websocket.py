@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from strangle_mw.bridges.deadline import Deadline
 from strangle_mw.core.answers import public_headers
-from strangle_mw.core.calls import websocket_scope
+from strangle_mw.core.calls import final_status, websocket_scope
 from strangle_mw.core.exchange import FallBack
 from strangle_mw.core.fallback import NEVER
 from strangle_mw.core.messages import status_class
@@ -173,18 +173,17 @@ class _Exchange:
         """Take a message of the app's; the first one answers the handshake."""
         if self.fallback is not None:
             return
-        if not self.status:
-            message = self._answer(message)
-            if self.fallback is not None:
-                return
+        passed = message if self.status else self._answer(message)
+        if passed is None:
+            return
         try:
-            await self._send(message)
+            await self._send(passed)
         except OSError:  # the ASGI specification's word for a client that has left
             self._gone = True
             raise
 
-    def _answer(self, message: Event) -> Event:
-        """Judge the app's answer to the handshake; return the message as the client gets it."""
+    def _answer(self, message: Event) -> Event | None:
+        """Judge the app's answer to the handshake; return it for the client, None if legacy answers."""
         if self._failure is not None or self._deadline.expired:
             raise OSError("nobody waits for this answer any more")
         if message["type"] not in _ANSWERS:
@@ -197,7 +196,7 @@ class _Exchange:
         effect = self._conversation.send(status)
         if isinstance(effect, FallBack):
             self.fallback = effect  # it ends soon, or by the deadline
-            return message
+            return None
         self._deadline.stop()
         self.status, self.outcome = status, status_class(status)
         return message
@@ -207,14 +206,11 @@ def _read_answer(forward: Forward, message: Event) -> tuple[int, Event]:
     """Return the status of an answer to the handshake, and the message as the client gets it."""
     if message["type"] == "websocket.close":
         return _FORBIDDEN, message
-    status: object = _SWITCHING
-    if message["type"] == "websocket.http.response.start":
-        status = message["status"]
-    if not isinstance(status, int) or not (status == _SWITCHING or 200 <= status <= 599):  # noqa: PLR2004 - RFC 9110 section 15
-        raise ForwardError("head", f"{status!r} is no status of an answer", request_sent=True)
+    accepted = message["type"] == "websocket.accept"
+    status = _SWITCHING if accepted else final_status(message["status"])
     given = [(bytes(n), bytes(v)) for n, v in message.get("headers") or ()]
     headers = public_headers(given, status, forward, 0)
-    if status == _SWITCHING:
+    if accepted:
         headers = [h for h in headers if _crosses(h)]
     return status, {**message, "headers": headers}
 

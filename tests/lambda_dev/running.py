@@ -34,6 +34,7 @@ class LambdaDev:
     def __init__(self, folder, *arguments, before="", **environment):
         self.lines = []
         self._printed = threading.Condition()
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         self.process = subprocess.Popen(
             [sys.executable, "-c", before + START, "lambda-dev", *arguments],
             cwd=folder,
@@ -41,7 +42,7 @@ class LambdaDev:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, **environment},
+            env={**inherited, **environment},
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -57,6 +58,17 @@ class LambdaDev:
 
         def found():
             return [line for line in self.lines if text in line][times - 1 : times]
+
+        with self._printed:
+            assert self._printed.wait_for(found, DEADLINE), (text, self.lines)
+            return found()[0]
+
+    def after(self, text):
+        """Wait for the line that comes behind the one that has `text`."""
+
+        def found():
+            at = next((n for n, line in enumerate(self.lines) if text in line), len(self.lines))
+            return self.lines[at + 1 : at + 2]
 
         with self._printed:
             assert self._printed.wait_for(found, DEADLINE), (text, self.lines)

@@ -100,11 +100,12 @@ def test_a_client_that_leaves_while_it_waits_is_not_served(tmp_path):
             % (len(body), body)
         )
         left.close()
-        assert dev.ask("GET", "/").status == 200  # it has read what came before
+        for _ in range(3):  # several turns of its loop: it has read what came before, and the end
+            assert dev.ask("GET", "/").status == 200
         call.close()
         assert first.result().status == 200
         assert dev.invoke({"a": 1}).status == 200  # not behind one that waits for this test
-        assert sum(" ok " in line for line in dev.lines) == 2
+    assert sum(" ok " in line for line in dev.lines) == 2
 
 
 def test_no_process_is_free_for_too_long(tmp_path):
@@ -158,17 +159,6 @@ def test_throttled_as_aws_says_it(tmp_path):
     assert answers[0].headers["Retry-After"] == "1"
     assert answers[0].headers["x-amzn-ErrorType"] == "TooManyRequestsException"
     assert b"ReservedFunctionConcurrentInvocationLimitExceeded" in answers[0].body
-
-
-def test_only_the_functions_that_were_named(tmp_path):
-    with running(tmp_path, "one=app:handler", "--no-reload", code={"app.py": MEETING}) as dev:
-        assert dev.invoke(name="one").status == 200
-        answer = dev.invoke(name="none", query="?Qualifier=live")
-        assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (404, "ResourceNotFoundException")
-        assert answer.json() == {
-            "Type": "User",
-            "Message": "Function not found: arn:aws:lambda:us-east-1:123456789012:function:none:live",
-        }
 
 
 # --- new code
@@ -371,11 +361,17 @@ def test_where_its_native_part_was_not_built(tmp_path):
         assert dev.invoke().status == 200
 
 
-def test_what_is_printed_at_the_start(tmp_path):
+def test_only_the_functions_that_were_named_and_what_is_printed(tmp_path):
     code = {"app.py": VERSION.format(version=1)}
     with running(tmp_path, "one=app:handler", "two=app.handler", code=code) as dev:
         port = dev.port
         dev.until("two | ready, 1 process")
+        answer = dev.invoke(name="none", query="?Qualifier=live")  # no function here answers to any name
+        assert (answer.status, answer.headers["x-amzn-ErrorType"]) == (404, "ResourceNotFoundException")
+        assert answer.json() == {
+            "Type": "User",
+            "Message": "Function not found: arn:aws:lambda:us-east-1:123456789012:function:none:live",
+        }
     assert dev.lines[:9] == [
         f"lambda-dev listens on http://127.0.0.1:{port}; Ctrl-C ends it",
         "",
@@ -401,7 +397,7 @@ def test_hundreds_of_invocations_over_kept_connections(tmp_path):
         client, found = dev.client(), []
 
         def call():
-            found.extend(client.invoke(FunctionName="app")["StatusCode"] for _ in range(50))
+            found.extend(client.invoke(FunctionName="app")["StatusCode"] for _ in range(25))
 
         threads = [threading.Thread(target=call) for _ in range(4)]
         for thread in threads:
@@ -409,7 +405,7 @@ def test_hundreds_of_invocations_over_kept_connections(tmp_path):
         for thread in threads:
             thread.join()
         client.close()
-        assert found == [200] * 200
+        assert found == [200] * 100
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

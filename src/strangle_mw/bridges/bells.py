@@ -92,7 +92,7 @@ def start(target: Callable[[], None], name: str) -> Callable[[], None]:
     import threading
 
     threading.Thread(target=target, name=name, daemon=True).start()
-    return int  # nothing: threads are not inherited
+    return lambda: None  # threads are not inherited
 
 
 def make_loop() -> asyncio.AbstractEventLoop:
@@ -101,7 +101,7 @@ def make_loop() -> asyncio.AbstractEventLoop:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """A loop for a greenlet, which a fork's child inherits: what closing does there, the parent would notice."""
+    """A loop for a greenlet, which a fork's child inherits: the parent would notice if it closed there."""
 
     def __init__(self, selector: Any) -> None:
         super().__init__(selector)

@@ -1,10 +1,10 @@
 """A forwarded request as an app in this process sees it: the ASGI scope or the WSGI environ.
 
 It is what the same app would see behind its own server: path after the rewrite, cleaned headers, ours added,
-and no mount point (`root_path`, `SCRIPT_NAME`), since only the wrapped app stands below the one of the server.
-So an app that moves out of this process moves with all its paths. Of what the server in front gave, only
-facts about the connection cross: nothing that another middleware or the wrapped app has left there may steer
-the called app (a router, a user), and no extension of a server is offered. Pure; who calls is elsewhere.
+and no mount point (`root_path`, `SCRIPT_NAME`), since only the wrapped app stands below that of the server.
+So an app that moves out of this process keeps all its paths. Of what the server in front gave, only facts
+about the connection cross: nothing that another middleware or the wrapped app has left there may steer the
+called app (a router, a user), and no extension of a server is offered. Pure; who calls is elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from strangle_mw.core.hygiene import CHUNKED
+from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +77,7 @@ def asgi_scope(forward: Forward, scope: Mapping[str, Any], length: int) -> dict[
 
 
 def websocket_scope(forward: Forward, scope: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the WebSocket scope for an ASGI app out of that of the server, which may offer to deny with an answer."""
+    """Build the WebSocket scope for an ASGI app; of extensions, only denial with an answer crosses."""
     made = asgi_scope(forward, scope, 0)
     del made["method"]
     return {
@@ -119,6 +120,13 @@ def wsgi_environ(forward: Forward, environ: Mapping[str, Any], length: int) -> d
     for name, value in call_headers(forward, length):
         _add(made, name, value.decode("latin-1"))
     return made
+
+
+def final_status(status: object) -> int:
+    """Return the status of an app's answer (RFC 9110 section 15); raise `ForwardError` for anything else."""
+    if not isinstance(status, int) or not 200 <= status <= 599:  # noqa: PLR2004 - as above
+        raise ForwardError("head", f"{status!r} is no status of an answer", request_sent=True)
+    return int(status)
 
 
 def _add(environ: dict[str, Any], name: bytes, value: str) -> None:

@@ -7,28 +7,23 @@ interface are called through `bridges`.
 
 from __future__ import annotations
 
-import logging
-import re
 from importlib import import_module
-from io import BufferedReader, BytesIO, RawIOBase
-from typing import TYPE_CHECKING, Any, Literal, cast
+from io import BufferedReader, BytesIO
+from typing import TYPE_CHECKING, Any, cast
 
 from strangle_mw.core.calls import Call, scope_of_environ, wsgi_environ
 from strangle_mw.core.interface import detect_interface
-from strangle_mw.errors import ForwardError
 from strangle_mw.transports.base import pool_closed
+from strangle_mw.transports.wsgi_answer import AppAnswer, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from strangle_mw.bridges.loop import LoopAnswer
     from strangle_mw.core.compiled import CompiledUpstream
-    from strangle_mw.core.messages import Header
     from strangle_mw.transports.bulkhead import AsyncBulkhead, BlockingBulkhead
 
-log = logging.getLogger("strangle_mw")
-
-_BODYLESS = (204, 304)
+__all__ = ["AppAnswer", "AsyncAppPool", "BlockingAppPool", "BlockingLoopPool", "PlacedAnswer", "load_app"]
 
 
 def load_app(upstream: CompiledUpstream) -> Callable[..., Any]:
@@ -39,7 +34,7 @@ def load_app(upstream: CompiledUpstream) -> Callable[..., Any]:
     name, _, path = declared.partition(":")
     try:
         found: Any = import_module(name)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise LookupError(f"cannot import {name!r}: {_told(exc)}") from exc
     for part in path.split("."):
         try:
@@ -61,7 +56,7 @@ def _check_interface(app: Any, declared: str, kind: str) -> None:
         raise LookupError(f"{declared!r} is {detected.upper()}; write {detected} = {declared!r}")
 
 
-def _told(exc: Exception) -> str:
+def _told(exc: BaseException) -> str:
     """Word what an import raised, with the place that raised it: there is no traceback for it."""
     import traceback
 
@@ -123,7 +118,7 @@ class AsyncAppPool:
         if self._lifespan is not None:
             await self._lifespan.aclose(self._closing)
         else:
-            self.app.close()  # type: ignore[attr-defined]
+            await self.app.aclose(self._closing)  # type: ignore[attr-defined]
 
 
 class _Calls:
@@ -180,170 +175,17 @@ class BlockingAppPool(_Calls):
     ) -> AppAnswer:
         """Call the app, and wait for the head of its answer; raises `ForwardError`."""
         self.enter(patient=patient)
-        answer = AppAnswer(self, method, self._name)
+        answer = AppAnswer(self.leave, method, self._name)
         try:
             environ = wsgi_environ(*head)
             environ["wsgi.input_terminated"] = True
-            source = None if isinstance(body, bytes) else _Source(body)
+            source = None if isinstance(body, bytes) else Source(body)
             environ["wsgi.input"] = BytesIO(body) if isinstance(body, bytes) else BufferedReader(source)
             answer.begin(self._app, environ, source)
         except BaseException:
             answer.close()
             raise
         return answer
-
-
-class _Source(RawIOBase):
-    """The body of a request as the file of PEP 3333, read as far as the app asks for it.
-
-    A body that breaks off is an `OSError` for the app, as under a server, and `failure` for us (promise P6).
-    """
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = b""
-        self.failure: ForwardError | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest:
-            try:
-                self._rest = next(self._chunks, b"")
-            except ForwardError as exc:
-                self.failure = exc
-                raise OSError(exc.reason) from exc
-        data, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class AppAnswer:
-    """The answer of a WSGI app: its head, and its body as the app makes it. Close it exactly when done."""
-
-    def __init__(self, pool: BlockingAppPool, method: str, name: str) -> None:
-        self._pool: BlockingAppPool | None = pool
-        self._name = name
-        self._head_only = method == "HEAD"
-        self._result: Iterable[bytes] | None = None
-        self._chunks: Iterator[bytes] = iter(())
-        self._source: _Source | None = None
-        self._buffer: list[bytes] = []
-        self._left: int | None = None
-        self._begun = False
-        self.status = 0
-        self.reason = b""
-        self.headers: list[Header] = []
-        self.complete = False
-
-    def begin(self, app: Callable[..., Any], environ: dict[str, Any], source: _Source | None) -> None:
-        """Call the app, and run it until its head is fixed: with the first bytes or the end (PEP 3333)."""
-        self._source = source
-        try:
-            result = self._result = app(environ, self._start_response)
-            if isinstance(result, list | tuple):
-                self._buffer += [_bytes(chunk) for chunk in result]
-                self.complete = True
-            else:
-                self._chunks = iter(result)
-                while not self.complete and not any(self._buffer):
-                    self._step()
-        except Exception as exc:
-            raise self._failed(exc, "head") from exc
-        if not self.status:
-            raise ForwardError("head", "the app has not called start_response", request_sent=True)
-        self._frame()
-
-    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        if self.status and exc_info is None:
-            raise AssertionError("start_response is called twice without exc_info")
-        if self._begun and exc_info is not None:
-            raise exc_info[1].with_traceback(exc_info[2])  # the head is out (PEP 3333)
-        code, _, reason = status.partition(" ")
-        if not re.fullmatch("[2-5][0-9][0-9]", code):
-            raise ValueError(f"{status!r} is no status of an answer")
-        self.status, self.reason = int(code), reason.encode("latin-1")
-        self.headers = [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in headers]
-        return self._buffer.append
-
-    def _frame(self) -> None:
-        """Work out what of the body there is to send, now that the head is known."""
-        length = next((v for n, v in self.headers if n == b"content-length"), b"")
-        if self._head_only or self.status in _BODYLESS:
-            self._buffer, self._left, self.complete = [], None, True
-        elif length.isdigit():
-            self._left = int(length)
-        elif self.complete:
-            self.headers.append((b"content-length", b"%d" % sum(map(len, self._buffer))))
-        self._begun = True
-        self._account(sum(map(len, self._buffer)))
-
-    def _account(self, more: int) -> None:
-        """Hold the app to the length it has declared (promise P6)."""
-        if self._left is None:
-            return
-        self._left -= more
-        if self._left < 0 or (self.complete and self._left > 0):
-            raise ForwardError("body", "the app's answer has not its Content-Length", request_sent=True)
-
-    def _step(self) -> None:
-        try:
-            chunk = next(self._chunks)
-        except StopIteration:
-            self.complete = True
-        else:
-            self._buffer.append(_bytes(chunk))
-
-    def _failed(self, exc: Exception, stage: Literal["head", "body"]) -> ForwardError:
-        """Tell whose fault it was: the client's, whose body broke off, or the app's."""
-        if self._source is not None and self._source.failure is not None:
-            return self._source.failure
-        if isinstance(exc, ForwardError):
-            return exc
-        log.error("upstream %r raised", self._name, exc_info=exc)
-        return ForwardError(stage, f"the app raised {type(exc).__name__}", request_sent=True)
-
-    def take(self) -> bytes:
-        """Hand over everything that the app has made; never calls it."""
-        data = b"".join(self._buffer)
-        self._buffer.clear()
-        return data
-
-    def read(self) -> bytes:
-        """Let the app make the next bytes; empty at the clean end.
-
-        Raises `ForwardError` with stage `body` if the app raises or its body is cut short.
-        """
-        if self._pool is None:
-            raise RuntimeError("the answer is closed")
-        try:
-            while not self.complete and not any(self._buffer):
-                self._step()
-                self._account(sum(map(len, self._buffer)))
-        except Exception as exc:
-            raise self._failed(exc, "body") from exc
-        return self.take()
-
-    def close(self) -> None:
-        """Let the app end (PEP 3333), and give the place back; may be repeated."""
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        try:
-            close = getattr(self._result, "close", None)
-            if close is not None:
-                close()
-        except Exception:
-            log.exception("upstream %r raised in close()", self._name)
-        finally:
-            pool.leave()
-
-
-def _bytes(chunk: object) -> bytes:
-    if not isinstance(chunk, bytes):
-        raise TypeError(f"the app has made {type(chunk).__name__}, not bytes")
-    return chunk
 
 
 class BlockingLoopPool(_Calls):
