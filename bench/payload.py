@@ -15,6 +15,18 @@ EVENTS = "/modern/events"
 WORKER = "x-worker"
 """The header in which an app names its process."""
 
+SLOW = "/modern/slow"
+"""Is answered with `MODERN` after a second or so."""
+INVOCATIONS = "/2015-03-31/functions/"
+"""Below it is Lambda's Invoke API."""
+FUNCTION_ANSWER = {
+    "statusCode": 200,
+    "headers": {"content-type": CONTENT_TYPE},
+    "body": MODERN.decode(),
+    "isBase64Encoded": False,
+}
+"""What the Lambda function returns."""
+
 BLOCK = bytes(262_144)
 """One piece of a long answer that an app makes itself."""
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -145,6 +145,21 @@ def await_answer(process: subprocess.Popen[bytes], port: int, path: str, expect:
         time.sleep(0.02)
     if answer != (200, expect):
         raise BenchError(f"{path} was answered {answer[0]} {answer[1][:80]!r}: {_tail(log)}")
+
+
+def await_port(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until the server accepts connections; `BenchError` if it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while not _accepts(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BenchError(f"the server did not start: {_tail(log)}")
+        time.sleep(0.02)
+
+
+def _accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
 
 
 def _ask(port: int, path: str) -> tuple[int, bytes] | None:

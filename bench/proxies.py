@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.payload import CONTENT_TYPE, DOWN, LEGACY, MODERN, UP
+from bench.payload import CONTENT_TYPE, DOWN, FUNCTION_ANSWER, INVOCATIONS, LEGACY, MODERN, UP
 from bench.processes import (
     LOAD_CPUS,
     SERVER_CPUS,
@@ -56,22 +56,26 @@ class Nginx:
 def upstream(folder: Path) -> Iterator[Running]:
     """Run the modern side: nginx, answering from its configuration, and with files for larger answers.
 
-    `UP` reads the whole body before it answers: only what nginx passes on is read first, so it passes it on
-    to itself, without the body.
+    `UP` and the function below `INVOCATIONS` read the whole body before they answer: only what nginx passes on
+    is read first, so it passes it on to itself, without the body.
     """
     files = folder / "files"
     files.mkdir(exist_ok=True)
     for size in SIZES:
         (files / str(size)).write_bytes(bytes(size))
     answer = f"default_type {CONTENT_TYPE}; return 200 '{MODERN.decode()}';"
+    document = json.dumps(FUNCTION_ANSWER).replace("\\", "\\\\")
+    invoked = f"default_type {CONTENT_TYPE}; add_header X-Amz-Executed-Version 1; return 200 '{document}';"
     itself = _pool("itself", f"unix:{folder}/itself.sock")
-    itself += f"server {{ listen unix:{folder}/itself.sock; location / {{ {answer} }} }}"
+    itself += f"server {{ listen unix:{folder}/itself.sock;"
+    itself += f" location / {{ {answer} }} location {INVOCATIONS} {{ {invoked} }} }}"
+    read = f"""
+            client_max_body_size 0; client_body_buffer_size 1m;
+            proxy_pass http://itself; {KEPT} proxy_pass_request_body off; proxy_set_header Content-Length "";"""
     places = f"""
         location {DOWN} {{ alias {files}/; default_type application/octet-stream; }}
-        location = {UP} {{
-            client_max_body_size 0; client_body_buffer_size 1m;
-            proxy_pass http://itself; {KEPT} proxy_pass_request_body off; proxy_set_header Content-Length "";
-        }}"""
+        location = {UP} {{ {read} }}
+        location {INVOCATIONS} {{ {read} }}"""
     with _nginx(folder, Nginx("upstream", answer, itself, places), "/", MODERN) as running:
         yield running
 

@@ -15,7 +15,7 @@ from bench.report import Table, at_most, ratio, spread
 from bench.rounds import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import Any
@@ -75,6 +75,8 @@ class Site:
     routes: int = 0
     direct: str = DIRECT
     """The app that is the baseline."""
+    apps: Mapping[str, str] = field(default_factory=dict)
+    """The app that serves a row, where that has another name."""
 
     @property
     def store(self) -> str:
@@ -95,7 +97,7 @@ class Site:
         env = {"BENCH_UPSTREAM": str(self.upstream), "BENCH_ROUTES": str(self.routes)}
         if name == STORED:
             env["BENCH_STORE"] = self.store
-        app = {DIRECT: self.direct, STORED: OURS}.get(name, name)
+        app = {DIRECT: self.direct, STORED: OURS, **self.apps}.get(name, name)
         if group.interface == "asgi":
             return servers.uvicorn(self.folder, app, self.path, expect, env)
         return servers.gunicorn(self.folder, app, self.path, expect, env, threads=self.threads)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from bench import library, minimal_wsgi, wsgi_clients, wsgi_direct
+from bench import bridges, library, minimal_wsgi, wsgi_clients, wsgi_direct
 from bench.paths import patterns
 
 if TYPE_CHECKING:
@@ -36,16 +36,28 @@ def live(_port: int) -> App:
     return app
 
 
+def function(port: int) -> App:
+    """Wrap `direct` so that a Lambda function answers what would be forwarded."""
+    app: App = library.to_function(direct, f"http://127.0.0.1:{port}")
+    return app
+
+
+def _alone(make: Callable[[], App]) -> Callable[[int], App]:
+    return lambda _port: make()
+
+
 PEERS: dict[str, Callable[[int], App]] = {
     "direct": lambda _port: direct,
     "direct-bodies": lambda _port: wsgi_direct.bodies,
     "strangle-mw": strangled,
     "live": live,
+    "function": function,
     "minimal": minimal_wsgi.forwarder,
     "urllib3": wsgi_clients.with_urllib3,
     "httpx2": wsgi_clients.with_httpx2,
     "werkzeug": wsgi_clients.with_werkzeug,
     "django-revproxy": wsgi_clients.with_django_revproxy,
+    **{name: _alone(make) for name, make in bridges.WSGI.items()},
 }
 app = (
     PEERS[os.environ["BENCH_PEER"]](int(os.environ["BENCH_UPSTREAM"]))

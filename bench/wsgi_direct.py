@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from bench.payload import BLOCK, CONTENT_TYPE, DOWN, LEGACY, WORKER, size_of
+from bench.payload import BLOCK, CONTENT_TYPE, DOWN, LEGACY, MODERN, WORKER, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -18,6 +18,12 @@ def at_once(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     """Answer at once, the same always."""
     start_response("200 OK", HEADERS)
     return [LEGACY]
+
+
+def modern(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Do as `at_once` does, as the other side: an app that others call."""
+    start_response("200 OK", HEADERS)
+    return [MODERN]
 
 
 def named(environ: dict[str, Any], start_response: Any) -> list[bytes]:

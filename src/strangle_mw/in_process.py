@@ -67,7 +67,11 @@ async def serve(
     fallback: FallBack | None = None
     outcome = "failed"
     try:
-        exchange = await _Exchange.begin(engine, forward, client, send)
+        body: bytes | AsyncIterator[bytes] = b""
+        length = forward.length
+        if length:  # what has to be read of the body is read before anything is decided
+            body, length = await client.body(length, forward.max_body, engine.settings.replay_limit)
+        exchange = _Exchange(engine, forward, client, send, body, length)
         fallback = await exchange.converse(scope)
         outcome = status_class(exchange.status)
     except ForwardError as exc:
@@ -121,15 +125,6 @@ class _Exchange:
         self._loop = asyncio.get_running_loop()
         self._deadline = Deadline(self._loop, forward.action.timeout or forward.upstream.declared.timeout)
 
-    @classmethod
-    async def begin(cls, engine: Engine, forward: Forward, client: Client, send: Send) -> _Exchange:
-        """Read what has to be read of the body before anything is decided."""
-        body: bytes | AsyncIterator[bytes] = b""
-        length = forward.length
-        if length:
-            body, length = await client.body(length, forward.max_body, engine.settings.replay_limit)
-        return cls(engine, forward, client, send, body, length)
-
     async def converse(self, scope: Event) -> FallBack | None:
         """Perform the effects of `core.exchange` by calling the app; tell if legacy shall answer."""
         forward = self._forward
@@ -152,7 +147,8 @@ class _Exchange:
         return effect if isinstance(effect, FallBack) else None
 
     async def _enter(self, pool: AsyncAppPool, scope: Event) -> None:
-        await pool.gate.enter(patient=self._policy is NEVER)
+        if not pool.gate.places.enter():
+            await pool.gate.enter(patient=self._policy is NEVER)
         pool.occupy()
         try:
             called = asgi_scope(self._forward, scope, self._length)

@@ -14,6 +14,7 @@ import asyncio
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
@@ -122,10 +123,8 @@ def stubborn():
 
     async def refuses():
         while True:
-            try:
+            with suppress(asyncio.CancelledError):
                 await forever()
-            except asyncio.CancelledError:
-                pass
 
     ask()
     loop_thread._GRACE = exchange.GRACE = 0.05
@@ -200,9 +199,9 @@ def killed():
     )
     gevent.sleep(0.01)
     caller.kill()
+    answer = send("/stream")
+    answer.read()
     with gevent.Timeout(0.02, False):
-        answer = send("/stream")
-        answer.read()
         answer.read()
         say("not here")
     answer.close()

@@ -304,13 +304,14 @@ def test_each_call_gets_its_own_copy_of_the_state():
 
 def test_many_threads_share_one_loop_and_one_lifespan():
     together, tasks = 50, set()
-    everyone = []
+    everyone, all_there = [], asyncio.Event()
 
     async def inner(scope, receive, send):
         tasks.add(id(asyncio.get_running_loop()))
         everyone.append(1)
-        while len(everyone) < together:  # each waits for all: none holds the loop
-            await asyncio.sleep(0.001)
+        if len(everyone) == together:
+            all_there.set()
+        await all_there.wait()  # none holds the loop
         await echo(scope, receive, send)
 
     lived = Lived(inner=inner)

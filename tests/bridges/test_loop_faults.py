@@ -20,6 +20,7 @@ from bridges.loop_apps import (
     start,
     until,
 )
+from strangle_mw.bridges import exchange as exchange_module
 from strangle_mw.bridges import loop as loop_module
 from strangle_mw.bridges.loop import LoopApp
 from strangle_mw.bridges.loop_thread import loop_thread
@@ -164,15 +165,18 @@ def test_no_more_of_the_body_in_time():
     until(idle)
 
 
-def test_the_time_for_the_head_begins_anew_with_each_piece_of_the_request():
-    pieces = 40
+def test_the_time_for_the_head_begins_anew_with_each_piece_of_the_request(monkeypatch):
+    pieces, ahead = 5, 0.0
 
     def content():
+        nonlocal ahead
         for _ in range(pieces):
-            time.sleep(0.01)  # the client's time, not the app's
+            ahead += 2 * PATIENCE  # the client's time, not the app's
             yield b"x"
 
-    assert read_all(send(echo, content(), timeout=0.3)) == b"x" * pieces
+    for module in (loop_module, exchange_module):
+        monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + ahead)
+    assert read_all(send(echo, content())) == b"x" * pieces
 
 
 @pytest.mark.parametrize("when", [0, 1, 3])
@@ -221,7 +225,8 @@ def test_a_failed_start_fails_the_call_and_is_tried_again():
     app.close()
 
 
-def test_a_slow_start_is_not_waited_for_longer_than_connecting():
+def test_a_slow_start_is_not_waited_for_longer_than_connecting(monkeypatch):
+    monkeypatch.setattr(loop_module, "_SLACK", PATIENCE)
     go = threading.Event()
 
     async def slow(scope, receive, send):

@@ -14,6 +14,11 @@ def environ(*headers, **changes):
     return make_environ(scope(*headers, **changes), None)
 
 
+def test_headers_that_are_cleaned_already_keep_their_names():
+    environ = make_environ(scope((b"x_user", b"1")), None, cleaned=True)
+    assert environ["HTTP_X_USER"] == "1"
+
+
 def test_a_whole_environ():
     given = scope(
         (b"x-a", b"\xe9"),

@@ -63,10 +63,9 @@ def test_an_app_that_raises(server):
     assert (reply.status, reply.body) == (500, b"Internal Server Error")  # Starlette's own
 
 
+@pytest.mark.parametrize("server", MANY, indirect=True)
 def test_events_come_one_by_one_and_other_requests_go_on(server):
-    kind, port, _ = server
-    if kind not in MANY:
-        pytest.skip("one request at a time")
+    port = server[1]
     with connect(port) as sock:
         sock.sendall(request("GET", "/m/events?name=a"))
         data = b""
@@ -98,8 +97,12 @@ def quiet(log):
     assert not re.search("Traceback|destroyed|never", log), log
 
 
-@pytest.mark.parametrize("more", [(), ("--preload",)], ids=["", "preload"])
-@pytest.mark.parametrize("kind", ["gunicorn-sync", "gunicorn-gthread", "gunicorn-gevent"])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [(k, ("--preload",)) for k in ("gunicorn-sync", "gunicorn-gthread", "gunicorn-gevent")]
+    + [("gunicorn-gevent", ())],
+    ids=["sync", "gthread", "gevent", "gevent-not-preloaded"],
+)
 def test_each_worker_starts_the_app_and_ends_it(kind, more, tmp_path):
     """Under gunicorn the end of a worker is an ordinary exit: told to replace them, it ends all of them well."""
     arguments = (*more, "--workers", "2", "--max-requests", "5")

@@ -24,12 +24,12 @@ _PORTS = {"http": "80", "https": "443"}
 _REPLACED = "\ufffd"
 
 
-def make_environ(scope: Mapping[str, Any], source: Any) -> dict[str, Any]:
+def make_environ(scope: Mapping[str, Any], source: Any, *, cleaned: bool = False) -> dict[str, Any]:
     """Build the environ of one request; `source` becomes `wsgi.input`.
 
     `RAW_URI` and `REQUEST_URI` hold the target as it came. Headers whose names have `_` are left out, since
-    they would pass for those with `-` (promise P10); repeated ones are joined, cookies as RFC 9113 section
-    8.2.3 says. Of the scope's own keys those that begin with `strangle.` are handed on.
+    they would pass for those with `-` (promise P10), unless they are `cleaned` already; repeated ones are
+    joined, cookies as RFC 9113 section 8.2.3 says. Of the scope's own keys those that begin with `strangle.` are handed on.
     """
     scheme = scope.get("scheme", "http")
     query = scope["query_string"].decode("latin-1")
@@ -52,7 +52,7 @@ def make_environ(scope: Mapping[str, Any], source: Any) -> dict[str, Any]:
         "SERVER_PROTOCOL": _protocol(scope.get("http_version", "1.1")),
     }
     environ["SCRIPT_NAME"], environ["PATH_INFO"] = _paths(scope)
-    _add_headers(environ, scope["headers"])
+    _add_headers(environ, scope["headers"], cleaned=cleaned)
     _add_ends(environ, scope, scheme)
     environ.update((k, v) for k, v in scope.items() if k.startswith(_OURS))
     return environ
@@ -110,11 +110,11 @@ def _native(path: str, raw: bytes | None) -> str:
     return path.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
-def _add_headers(environ: dict[str, Any], headers: Any) -> None:
+def _add_headers(environ: dict[str, Any], headers: Any, *, cleaned: bool) -> None:
     for name, value in headers:
-        key = _key(name)
-        if not key:
+        if b"_" in name and not cleaned:
             continue
+        key = _key(name)
         text = value.decode("latin-1")
         if key in environ and key not in _CGI:
             text = environ[key] + ("; " if key == _COOKIE else ",") + text
@@ -123,9 +123,7 @@ def _add_headers(environ: dict[str, Any], headers: Any) -> None:
 
 @lru_cache(maxsize=512)
 def _key(name: bytes) -> str:
-    """Return a header's key (RFC 3875 section 4.1.18), or nothing for one that has no name of its own."""
-    if b"_" in name:
-        return ""
+    """Return a header's key (RFC 3875 section 4.1.18)."""
     key = name.upper().replace(b"-", b"_").decode("latin-1")
     return key if key in _CGI else f"HTTP_{key}"
 

@@ -65,6 +65,8 @@ class LoopThread:
         """Whether the process ends, and nothing new may begin."""
         self.homes: set[Home] = set()
         """The apps that have been called; for the loop's thread only."""
+        self.forget: Callable[[], None] = lambda: None
+        """What is done about it in a fork's child."""
         self._error = ""
         self._finished = self._ended = False
         self._waiting: deque[Bell] = deque()

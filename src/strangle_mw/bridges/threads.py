@@ -33,14 +33,18 @@ class ThreadedWSGI:
 
     The threads are started as they are needed, anew after a fork, and are kept. A call that raises before its
     head is sent raises here, for the server to answer 500; one that raises later, or sends less than it has
-    declared, raises so that the server cuts the connection (promise P6). WebSockets are denied.
+    declared, raises so that the server cuts the connection (promise P6). WebSockets are denied. `cleaned`
+    says that the headers have been through hygiene: names with `_` that are still there are meant to be.
     """
 
-    def __init__(self, app: Callable[..., Iterable[bytes]], threads: int = 40) -> None:
+    def __init__(
+        self, app: Callable[..., Iterable[bytes]], threads: int = 40, *, cleaned: bool = False
+    ) -> None:
         if threads < 1:
             raise ValueError("threads must be 1 or more")
         self.app = app
         self.threads = threads
+        self._cleaned = cleaned
         self._pools: dict[int, Threads] = {}
 
     @property
@@ -93,7 +97,7 @@ class ThreadedWSGI:
             return
         error: Exception | None = None
         try:
-            environ = make_environ(scope, _input(scope, handover))
+            environ = make_environ(scope, _input(scope, handover), cleaned=self._cleaned)
             Answer(handover, scope["method"]).respond(self.app, environ)
         except ClientLeftError:
             pass

@@ -81,7 +81,7 @@ class AsyncAppPool:
         if upstream.kind == "wsgi":
             from strangle_mw.bridges.threads import ThreadedWSGI
 
-            self.app = ThreadedWSGI(self.app, declared.max_in_flight)
+            self.app = ThreadedWSGI(self.app, declared.max_in_flight, cleaned=True)
             self._lifespan = None
         else:
             from strangle_mw.bridges.lifespan import Lifespan
