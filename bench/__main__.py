@@ -27,6 +27,7 @@ from bench import (
     live,
     pool,
     proxies,
+    serve_asgi,
     wrk,
 )
 from bench.options import HEADERS, Options, related
@@ -62,6 +63,7 @@ ALL = (
     *live.GROUPS,
     *functions.GROUPS,
     *in_process.GROUPS,
+    *serve_asgi.GROUPS,
 )
 SPARE_FILES = 256
 """Open files of a server besides two for each connection."""
@@ -143,7 +145,7 @@ def _missing(wanted: list[str]) -> str:
 
     Envoy is not among them: it is a package for some platforms only, and fails its own rows.
     """
-    loaded = [name for name in wanted if _below(SERVED, name)]
+    loaded = [name for name in wanted if _below((*SERVED, *serve_asgi.LOADS), name)]
     needs_nginx = [name for name in wanted if _below(NGINX, name) or name.endswith("/nginx")]
     needed = [("wrk", wrk.WRK)] * bool(loaded) + [("nginx", proxies.NGINX)] * bool(needs_nginx)
     missing = [name for name, place in needed if not shutil.which(place)]
@@ -173,7 +175,7 @@ def _tables(options: Options, progress: Progress, folder: Path) -> Iterator[Tabl
     yield decide.measure(options, progress)
     yield from canary.measure(options, progress, folder)
     yield default.measure(options, progress, folder)
-    for measurement in (forward, bodies, big, idle, pool, live, functions, in_process):
+    for measurement in (forward, bodies, big, idle, pool, live, functions, in_process, serve_asgi):
         yield from measurement.measure(options, progress, folder)
 
 

@@ -1,7 +1,8 @@
 """The ASGI apps that uvicorn serves, one process each: `BENCH_PEER` names the one called `app` here.
 
 `BENCH_UPSTREAM` is the port of the modern side, `BENCH_ROUTES` the size of the table whose default route is
-measured (0: one route that forwards), `BENCH_STORE` a store of live changes, `BENCH_TABLE` the file of `live`.
+measured (0: one route that forwards), `BENCH_STORE` a store of live changes, `BENCH_TABLE` the file of `live`,
+`BENCH_THREADS` the threads of a WSGI app.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from bench import asgi_clients, asgi_direct, bridges, library, minimal_asgi
+from bench import asgi_clients, asgi_direct, bridges, library, minimal_asgi, wsgi_direct
 from bench.paths import patterns
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def live(_port: int) -> App:
     return app
 
 
+def served_as_asgi(port: int) -> App:
+    """Serve the WSGI app of the other servers from this one, and forward as `strangled` does."""
+    app: App = library.served_as_asgi(wsgi_direct.at_once, port, int(os.environ["BENCH_THREADS"]))
+    return app
+
+
 def function(port: int) -> App:
     """Wrap `direct` so that a Lambda function answers what would be forwarded."""
     app: App = library.to_function(direct, f"http://127.0.0.1:{port}")
@@ -52,6 +59,7 @@ PEERS: dict[str, Callable[[int], App]] = {
     "strangle-mw": strangled,
     "live": live,
     "function": function,
+    "served-as-asgi": served_as_asgi,
     "minimal": minimal_asgi.forwarder,
     "aiohttp": asgi_clients.with_aiohttp,
     "httpx2": asgi_clients.with_httpx2,

@@ -22,13 +22,15 @@ def _mounted_by_starlette() -> Any:
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
-    return Starlette(routes=[Mount("/modern", app=asgi_direct.modern)])
+    app: Any = asgi_direct.modern
+    return Starlette(routes=[Mount("/modern", app=app)])
 
 
 def _a2wsgi() -> Any:
     from a2wsgi import WSGIMiddleware
 
-    return WSGIMiddleware(wsgi_direct.modern, workers=THREADS)
+    app: Any = wsgi_direct.modern
+    return WSGIMiddleware(app, workers=THREADS)
 
 
 def _starlette() -> Any:
@@ -42,9 +44,9 @@ def _starlette() -> Any:
 
 def _asgiref() -> Any:
     """Use the bridge of asgiref as it comes: all calls in one thread."""
-    from asgiref.wsgi import WsgiToAsgi  # type: ignore[import-untyped]
+    from asgiref.wsgi import WsgiToAsgi
 
-    return WsgiToAsgi(wsgi_direct.modern)
+    return WsgiToAsgi(wsgi_direct.modern)  # type: ignore[no-untyped-call]
 
 
 def _mounted_by_werkzeug() -> Any:
@@ -57,7 +59,8 @@ def _mounted_by_werkzeug() -> Any:
 def _a2wsgi_loop() -> Any:
     from a2wsgi import ASGIMiddleware
 
-    return ASGIMiddleware(asgi_direct.modern)
+    app: Any = asgi_direct.modern
+    return ASGIMiddleware(app)
 
 
 ASGI: dict[str, Callable[[], Any]] = {

@@ -23,7 +23,7 @@ from bench.heads import scope
 from bench.options import HEADERS
 from bench.paths import DISTINCT, forwarded
 from bench.payload import MODERN, UP
-from bench.processes import LOAD_CPUS, Running, await_port, child, free_port
+from bench.processes import LOAD_CPUS, Running, await_port, child, environment, free_port
 from bench.report import Table, number, ratio, spread
 from bench.rounds import Series, loaded, run
 from bench.served import COLUMNS, DIRECT, OURS, SERVERS, Group, Site, describe, failures, fill, marginal
@@ -91,7 +91,7 @@ def measure(options: Options, progress: Progress, folder: Path) -> Iterator[Tabl
     wanted = [group for group in GROUPS if group.wanted(options)]
     if not wanted:
         return
-    with proxies.upstream(folder) as modern, _environment(CREDENTIALS):
+    with proxies.upstream(folder) as modern, environment(CREDENTIALS):
         for case in CASES:
             groups = [
                 group for group in CALLS if group in wanted and group.name.endswith("/{}-{}-{}".format(*case))
@@ -102,20 +102,6 @@ def measure(options: Options, progress: Progress, folder: Path) -> Iterator[Tabl
             groups = [group for group in REQUESTS if group in wanted and group.name.endswith(f"/{what}")]
             if groups:
                 yield _requests(what, groups, modern, options, progress, folder)
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 # --- one invocation, without a server around

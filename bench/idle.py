@@ -76,17 +76,17 @@ def measure(options: Options, progress: Progress, folder: Path) -> Iterator[Tabl
             direct="direct-bodies",
         )
         for group in wanted:
-            _fill(table, group, run(_peers(site, group, options), options, progress))
+            request = EVENT_STREAM if group.name == SSE else HANDSHAKE
+            peers = holders(site, group, group.wanted(options), request, options.idle)
+            fill(table, group, run(peers, options, progress))
     yield table
 
 
-def _peers(site: Site, group: Group, options: Options) -> Iterator[Peer]:
-    for name in group.wanted(options):
+def holders(site: Site, group: Group, names: list[str], request: bytes, count: int) -> Iterator[Peer]:
+    """Give rows of a group that hold so many connections, each opened by `request`."""
+    for name in names:
         side = b"legacy" if name == DIRECT else b"modern"
-        sample = partial(
-            _sample, _Opener(EVENT_STREAM if group.name == SSE else HANDSHAKE, side), options.idle
-        )
-        yield from site.peers(group, [name], sample)
+        yield from site.peers(group, [name], partial(_sample, _Opener(request, side), count))
 
 
 def _sample(opener: _Opener, count: int, running: Running) -> Held:
@@ -138,7 +138,8 @@ def _see_that_all_are_open(clients: list[socket.socket]) -> None:
         raise BenchError(f"{woken} of {len(clients)} connections were not idle")
 
 
-def _fill(table: Table, group: Group, series: dict[str, Series]) -> None:
+def fill(table: Table, group: Group, series: dict[str, Series]) -> None:
+    """Add the rows of a group that `holders` made."""
     direct = series[f"{group.name}/{DIRECT}"]
     added = {name: one.above(direct, "each") for name, one in series.items() if one is not direct}
     ours = median(added.get(f"{group.name}/{OURS}") or [0.0]) or None

@@ -19,6 +19,7 @@ from bench.heads import environ, scope
 from bench.options import HEADERS
 from bench.paths import forwarded
 from bench.payload import LEGACY, MODERN
+from bench.processes import environment
 from bench.report import Table
 from bench.rounds import Sample, Series, loaded, run
 from bench.served import COLUMNS, DIRECT, OURS, Group, Site, describe, fill, marginal
@@ -56,6 +57,8 @@ MOST = 10.0
 """Microseconds that a direct call may add, the decision included."""
 REPEATS = {"asgi": 20, "wsgi": 20, "threads-asgi": 2, "loop-wsgi": 2}
 """Times over all paths in one timing: a call through a bridge takes long enough."""
+FRESH = {"UVICORN_RESET_CONTEXTVARS": "1"}
+"""Without it every second request fails in asgiref: one on a kept connection gets the context of that before."""
 CALLS = tuple(
     Group(f"{NAME}/call-{kind}", "call", (DIRECT, *rows), most=MOST if kind == "asgi" else None)
     for kind, rows in APPS.items()

@@ -1,4 +1,4 @@
-"""The upstream of `big` and `idle`, a program of its own: bytes from one buffer, into one buffer, or silence.
+"""The upstream of `big`, `idle` and `serveasgi`, a program of its own: bytes from one buffer, into one buffer, or silence.
 
 Blocking sockets and a thread for each connection, megabytes at a time, so that it does not set the pace.
 It knows what the measurements ask and nothing else: no chunked request, no pipelining, no errors.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import random
 import socket
 import sys
 import threading
+import time
 
-from bench.payload import DOWN, EVENTS, MODERN, event, size_of
+from bench.payload import DOWN, EVENTS, MODERN, SLOW, event, size_of
 
 MEBIBYTE = 1 << 20
 BLOCK = memoryview(bytes(MEBIBYTE))
 STACK = 256 * 1024
 MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 section 1.3."""
+SLOWEST = 1.5
+"""Seconds; a slow answer takes half a second at least, and not all the same, so that they do not come at once."""
 PING, PONG, CLOSE = 0x89, b"\x8a", b"\x88"
 
 
@@ -68,6 +72,8 @@ def _answer(client: socket.socket, head: bytes, come: int) -> bool:
         return False
     else:
         _swallow(client, int(fields.get("content-length", "0")) - come)
+        if path == SLOW:
+            time.sleep(random.uniform(SLOWEST - 1, SLOWEST))
         client.sendall(_ok(len(MODERN)) + MODERN)
     return True
 

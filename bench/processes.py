@@ -101,6 +101,21 @@ def _parent(entry: Path) -> int:
 
 
 @contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables for this process and those it starts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
 def child(
     command: Sequence[str], *, cpus: set[int], log: Path, env: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:

@@ -95,6 +95,7 @@ class Site:
             raise BenchError(problem)
         expect = LEGACY if self.routes or name in {DIRECT, *BRIDGES} else MODERN
         env = {"BENCH_UPSTREAM": str(self.upstream), "BENCH_ROUTES": str(self.routes)}
+        env["BENCH_THREADS"] = str(self.threads)
         if name == STORED:
             env["BENCH_STORE"] = self.store
         app = {DIRECT: self.direct, STORED: OURS, **self.apps}.get(name, name)

@@ -50,7 +50,7 @@ def gunicorn(
 
 @contextmanager
 def origin(folder: Path) -> Iterator[Running]:
-    """Run the modern side of `big` and `idle`: plain sockets, a thread for each connection."""
+    """Run the modern side of `big`, `idle` and `serveasgi`: plain sockets, a thread for each connection."""
     port = free_port()
     log = folder / f"origin-{port}.log"
     command = [sys.executable, "-m", "bench.origin", str(port)]

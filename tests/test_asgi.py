@@ -251,8 +251,10 @@ def test_the_end_of_the_lifespan_closes_the_pools(echo):
             app.engine.snapshot.table.routes[0].action.upstreams[0], asyncio.get_running_loop()
         )[0]
         assert pool.idle == 1
-        await app({"type": "lifespan"}, client.receive, client.send)
+        server = Client({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+        await app({"type": "lifespan"}, server.receive, server.send)
         assert pool.idle == 0
+        assert [m["type"] for m in server.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
     asyncio.run(run())
 

@@ -187,4 +187,5 @@ async def _chain(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenera
 
 
 def gone() -> ForwardError:
+    """Say that the client has left."""
     return ForwardError("send", "the client left", status=CLIENT_GONE)

@@ -51,7 +51,7 @@ def functions(tmp_path_factory):
         "--timeout",
         "1.2",
         "--workers",
-        "1.2",
+        "2",
     ]
     code = {"web.py": WEB, "broken.py": BROKEN}
     with running(tmp_path_factory.mktemp("functions"), *arguments, code=code) as dev:
