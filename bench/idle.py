@@ -98,7 +98,7 @@ def _sample(opener: _Opener, count: int, running: Running) -> Held:
         clients = opener.open(stack, count, running.port)
         await_quiet(running.pid)
         after = resident(running.pid)
-        _see_that_all_are_open(clients)
+        see_that_all_are_open(clients)
     return Held(before / 2**20, after / 2**20, (after - before) / count / 1024)
 
 
@@ -130,7 +130,8 @@ class _Opener:
             data += more
 
 
-def _see_that_all_are_open(clients: list[socket.socket]) -> None:
+def see_that_all_are_open(clients: list[socket.socket]) -> None:
+    """Raise `BenchError` if anything has happened on one of these connections."""
     poll = select.poll()
     for client in clients:
         poll.register(client, select.POLLIN)

@@ -13,12 +13,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from statistics import median, quantiles
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bench import idle, servers, wrk
-from bench.idle import EVENT_STREAM
+from bench.idle import EVENT_STREAM, see_that_all_are_open
 from bench.memory import resident
-from bench.payload import EVENTS, LEGACY, SLOW
+from bench.payload import LEGACY, SLOW, event
 from bench.processes import BenchError, Running
 from bench.report import Table, number, ratio, spread
 from bench.rounds import Series, run
@@ -117,35 +117,35 @@ def _waiting(site: Site, groups: list[Group], options: Options, progress: Progre
     table = Table(title, COLUMNS)
     table.notes.append(
         f"{1 / INTERVAL:.0f} requests a second for {options.seconds} s a round, {options.rounds} rounds; median"
-        " (least..greatest). One without an answer counts with the time until it was given up, and so are the"
-        f" percentiles least values. Streams: how many of {STREAMS} have begun."
+        " (least..greatest). One without an answer counts with the time until it was given up; its real one"
+        f" would be longer. Streams: how many of {STREAMS} have begun."
     )
     for group in groups:
         threads = int(group.name.rpartition("-")[2])
         here = replace(site, threads=threads, apps=dict.fromkeys((QUIET, BUSY), APPS[group.interface]))
-        peers = [
-            peer
-            for name in group.wanted(options)
-            for peer in here.peers(group, [name], partial(_sample, site.folder, options, name == BUSY))
-        ]
+        samples = {QUIET: partial(_quiet, options), BUSY: partial(_busy, site.folder, options)}
+        peers = [peer for name in group.wanted(options) for peer in here.peers(group, [name], samples[name])]
         _fill(table, group, run(peers, options, progress))
     return table
 
 
-def _sample(folder: Path, options: Options, busy: bool, running: Running) -> Waits:
+def _quiet(options: Options, running: Running) -> Waits:
+    _Prober(running.port, 1).run()  # warms up
+    prober = _Prober(running.port, options.seconds)
+    prober.run()
+    return prober.waits(0, 0.0, resident(running.pid))
+
+
+def _busy(folder: Path, options: Options, running: Running) -> Waits:
     with ExitStack() as stack:
-        streams = _open_streams(stack, running.port) if busy else 0
+        streams = _open_streams(stack, running.port)
         prober = _Prober(running.port, options.seconds)
-        if not busy:
-            _Prober(running.port, 1).run()
-            prober.run()
-            return prober.waits(streams, 0.0, resident(running.pid))
-        executor = stack.enter_context(ThreadPoolExecutor(1))
-        slow = executor.submit(_slow, folder, options, running)
+        slow = stack.enter_context(ThreadPoolExecutor(1)).submit(_slow, folder, options, running)
         time.sleep(SETTLE)
         prober.run()
         memory = resident(running.pid)
-        return prober.waits(streams, slow.result().per_second, memory)
+        see_that_all_are_open(streams)
+        return prober.waits(len(streams), slow.result().per_second, memory)
 
 
 def _slow(folder: Path, options: Options, running: Running) -> wrk.Result:
@@ -155,20 +155,25 @@ def _slow(folder: Path, options: Options, running: Running) -> wrk.Result:
     return wrk.run(running.port, script, replace(options, connections=SLOWS), seconds, warm_up=True)
 
 
-def _open_streams(stack: ExitStack, port: int) -> int:
-    """Ask for every stream; return how many of them have begun in time."""
+def _open_streams(stack: ExitStack, port: int) -> list[socket.socket]:
+    """Ask for every stream; return those that have begun in time."""
     selector = stack.enter_context(selectors.DefaultSelector())
     for _ in range(STREAMS):
         client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
         client.sendall(EVENT_STREAM)
         selector.register(client, selectors.EVENT_READ)
-    begun, deadline = 0, time.monotonic() + PATIENCE
-    while begun < STREAMS and (left := deadline - time.monotonic()) > 0:
+    begun: list[socket.socket] = []
+    deadline = time.monotonic() + PATIENCE
+    while len(begun) < STREAMS and (left := deadline - time.monotonic()) > 0:
         for key, _ in selector.select(left):
-            if not key.fileobj.recv(65_536):  # type: ignore[union-attr]
-                raise BenchError(f"{EVENTS} was closed")
-            selector.unregister(key.fileobj)
-            begun += 1
+            client = cast("socket.socket", key.fileobj)
+            data = b""
+            while event("modern") not in data:
+                data += (more := client.recv(65_536))
+                if not more:
+                    raise BenchError(f"a stream was closed after {data[:80]!r}")
+            selector.unregister(client)
+            begun.append(client)
     return begun
 
 
@@ -198,7 +203,7 @@ class _Prober:
                     continue
                 wait = due - now if due < last else last + PATIENCE - now
                 for key, _ in selector.select(wait):
-                    self._take(key.fileobj)  # type: ignore[arg-type]
+                    self._take(cast("socket.socket", key.fileobj))
             now = time.perf_counter()
             self.times.extend(now - asked for asked, _ in self._asked_at.values())
 

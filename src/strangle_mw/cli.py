@@ -89,11 +89,11 @@ def check(file: str, app: str | None, *, strict: bool, as_json: bool) -> None:
 def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], str]:
     problems: list[Problem] = []
     warnings: list[Problem] = []
-    upstreams: Iterable[CompiledUpstream] = ()
+    upstreams: Sequence[CompiledUpstream] = ()
     summary = ""
     try:
         snapshot = load(file)
-        upstreams = snapshot.upstreams.values()
+        upstreams = [*snapshot.upstreams.values()]
         warnings += snapshot.warnings
         summary = (
             f"{count(len(snapshot.table.routes), 'route')}, {count(len(snapshot.upstreams), 'upstream')}"
@@ -108,7 +108,7 @@ def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], st
                 summary += f"; {app} is {_interface(app).upper()}"
             except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever the app does when it is imported
                 problems.append(Problem(f"--app {app}", f"{type(exc).__name__}: {exc}", "app"))
-            problems += [p for u in upstreams for p in missing(u)]
+            problems += missing(upstreams)
     return problems, warnings, summary
 
 

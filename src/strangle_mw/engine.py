@@ -15,6 +15,7 @@ import secrets
 import weakref
 from binascii import hexlify
 from contextlib import suppress
+from functools import partial
 from hashlib import blake2b
 from math import inf
 from threading import Lock
@@ -155,7 +156,8 @@ class Engine:
         if policy.mode == "auto":
             self.states.asked(route)
         endpoints = Endpoints(self.states, forward.upstream, pools, route)
-        return exchange(forward.head.method, endpoints, replayable=replayable, policy=policy)
+        tell = partial(self.states.replaced, route, forward.upstream.name)
+        return exchange(forward.head.method, endpoints, replayable=replayable, policy=policy, tell=tell)
 
     def policy(self, forward: Forward) -> FallbackPolicy:
         """Return what happens when the modern side fails; asked before anything of the body is read."""
@@ -336,9 +338,9 @@ def _draw() -> int:
     return _random.randrange(10_000)
 
 
-def missing(upstream: CompiledUpstream) -> Iterator[Problem]:
-    """Say what an upstream lacks in this process: its app, its region, its credentials; may block."""
-    for field, what, id_ in start_problems(upstream):
+def missing(upstreams: Sequence[CompiledUpstream]) -> Iterator[Problem]:
+    """Say what upstreams lack in this process: an app, a region, credentials; may block."""
+    for upstream, (field, what, id_) in start_problems(upstreams):
         yield Problem(f"upstreams.{upstream.name}.{field}", what, id_)
 
 

@@ -25,7 +25,7 @@ from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.watch import SETTLED, FileWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from strangle_mw.config import Source
     from strangle_mw.core.compiled import CompiledRoute, CompiledUpstream
@@ -54,7 +54,7 @@ class Live:
     `retired` names the routes whose old code must not run, `problems` says which overrides do not act,
     `waiting` which routes wait for a good health answer, `reload_error` why the file is not the table in
     force; `hurry` is called when a route begins to wait. Raises `ConfigError` if the first table cannot be
-    used; `check` names what keeps an upstream that is new from working, and may block.
+    used; `check` names what keeps upstreams that are new from working, and may block.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Live:
         settings: Mapping[str, Any],
         states: States,
         install: Callable[[Snapshot], None],
-        check: Callable[[CompiledUpstream], Iterable[Problem]],
+        check: Callable[[Sequence[CompiledUpstream]], Iterable[Problem]],
     ) -> None:
         self._source = source
         self._check = check
@@ -100,7 +100,7 @@ class Live:
         """Load the table; what starts with it (apps, credentials) has to be there, too."""
         table = load(self._source, known=known, **self._settings)
         kept = set(known.values())
-        problems = [p for u in table.upstreams.values() if u not in kept for p in self._check(u)]
+        problems = [*self._check([u for u in table.upstreams.values() if u not in kept])]
         if problems:
             raise ConfigError(problems)
         return table

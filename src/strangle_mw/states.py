@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from strangle_mw.core.balance import choose
 from strangle_mw.core.events import CounterKey, Event
+from strangle_mw.core.fallback import reason_of
 from strangle_mw.core.resilience import CircuitBreaker, EndpointHealth, FallbackBudget
 from strangle_mw.stores.base import MAX_EVENTS
 
@@ -165,6 +166,7 @@ class States:
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._hits: dict[str, float] = {}
         self._versions: dict[str, dict[str, int]] = {}
+        self._told: dict[tuple[str, str], float] = {}
 
     def upstream(self, upstream: CompiledUpstream) -> UpstreamState:
         """Return the state of one upstream's endpoints."""
@@ -180,6 +182,9 @@ class States:
             self._upstreams = {u: s for u, s in self._upstreams.items() if u in upstreams}
             self._budgets = {r: b for r, b in self._budgets.items() if r in routes}
             self._hits = {r: h for r, h in self._hits.items() if r in routes}
+            self._told = {k: t for k, t in self._told.items() if k[0] in routes}
+            names = {u.name for u in upstreams}
+            self._versions = {n: v for n, v in self._versions.items() if n in names}
 
     def asked(self, route: str) -> None:
         """Count a request of a route that goes to the modern side, for its fallback budget."""
@@ -249,6 +254,15 @@ class States:
         if now >= self._hits.get(route, now):
             self._hits[route] = now + 60.0
             self.tell("retired-hit", "the old code has answered, although the route is retired", route)
+
+    def replaced(self, route: str, upstream: str, error: ForwardError) -> None:
+        """Log why legacy answers for the modern side: a line a route, reason and minute."""
+        now, key = monotonic(), (route, reason_of(error))
+        with self._lock:
+            if now < self._told.get(key, now):
+                return
+            self._told[key] = now + 60.0
+        log.warning("fallback on route %r: upstream %r: %s", route, upstream, error)
 
     def describe(self) -> Mapping[str, object]:
         """Return the state of each upstream's endpoints, for `strangle status`."""

@@ -27,7 +27,7 @@ def read_start(message: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]]]
         if not isinstance(status, int) or isinstance(status, bool):
             raise BrokenError(f"the status is {type(status).__name__}, not int")
         status = int(status)  # http.HTTPStatus
-    if not 200 <= status <= 999:  # noqa: PLR2004 - RFC 9110 section 15; interim answers are not for apps
+    if not 200 <= status <= 599:  # noqa: PLR2004 - RFC 9110 section 15; interim answers are not for apps
         raise BrokenError(f"status {status}")
     headers = []
     for name, value in message.get("headers", ()):

@@ -14,7 +14,7 @@ from strangle_mw.core.fallback import BAD_GATEWAY, NEVER, SAFE_METHODS, reason_o
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator
+    from collections.abc import Callable, Collection, Generator
 
     from strangle_mw.core.fallback import FallbackPolicy
     from strangle_mw.core.resilience import Outcome
@@ -62,7 +62,12 @@ class Endpoints(Protocol):
 
 
 def exchange(
-    method: str, endpoints: Endpoints, *, replayable: bool, policy: FallbackPolicy = NEVER
+    method: str,
+    endpoints: Endpoints,
+    *,
+    replayable: bool,
+    policy: FallbackPolicy = NEVER,
+    tell: Callable[[ForwardError], None] = lambda _: None,
 ) -> Generator[Effect, int, None]:
     """Send one request at most once, but for one case, and say who answers; raise `ForwardError` if nobody.
 
@@ -74,7 +79,7 @@ def exchange(
 
     `policy` says when legacy answers. Once anything was sent that takes a `replayable` body, too, and a
     place in the route's budget. A failure that is thrown in after `Relay` is one of which the client has
-    seen nothing yet.
+    seen nothing yet. `tell` hears of the failure for which legacy answers, but for an open breaker.
     """
     tried: tuple[int, ...] = ()
     fresh, error, status = False, None, 0
@@ -105,9 +110,9 @@ def exchange(
             try:
                 yield _RELAY
             except ForwardError as exc:
-                yield _without_answer(exc, method, policy, endpoints, replayable=replayable)
+                yield _without_answer(exc, method, policy, endpoints, tell, replayable=replayable)
             return
-    yield _without_answer(error, method, policy, endpoints, replayable=replayable)
+    yield _without_answer(error, method, policy, endpoints, tell, replayable=replayable)
 
 
 def _without_answer(
@@ -115,6 +120,7 @@ def _without_answer(
     method: str,
     policy: FallbackPolicy,
     endpoints: Endpoints,
+    tell: Callable[[ForwardError], None],
     *,
     replayable: bool,
 ) -> FallBack:
@@ -126,6 +132,8 @@ def _without_answer(
         reason = reason_of(error)
     sent = error.stage not in ("pool", "connect")
     if policy.replaces(method, sent=sent) and (not sent or (replayable and endpoints.spend())):
+        if reason != "breaker":  # its own change of state is logged
+            tell(error)
         return FallBack(reason)
     raise error
 

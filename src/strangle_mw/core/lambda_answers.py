@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _FINAL = range(200, 600)
 _BODILESS = (204, 304)
 _SHOWN = 40
+MAX_FIELDS = 256
+MAX_HEAD = 65_536
+"""Header fields of an answer, and their bytes: as many as those of any upstream's answer."""
 _PRELUDE_END = b"\0" * 8
 _JSON_TYPE: Header = (b"content-type", b"application/json")
 _TYPES: Mapping[str, Header] = {
@@ -182,6 +185,8 @@ def _headers(kind: EventKind, answer: Mapping[str, Any]) -> list[Header]:
         found += [
             _field("cookies", "set-cookie", cookie) for cookie in _list("cookies", answer.get("cookies"))
         ]
+    if len(found) > MAX_FIELDS or sum(len(n) + len(v) for n, v in found) > MAX_HEAD:
+        raise _OddError(f"headers must be at most {MAX_FIELDS}, with {MAX_HEAD} bytes")
     return found
 
 

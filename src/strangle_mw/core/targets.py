@@ -22,6 +22,7 @@ _FUNCTION = re.compile(
     r"(?P<name>(?:arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):[0-9]{12}:function:|[0-9]{12}:function:)?"
     r"[A-Za-z0-9_-]{1,140})(?::(?P<qualifier>\$LATEST|[A-Za-z0-9_-]{1,128}))?"
 )
+_USERINFO = re.compile(r"(?<=//)[^/?#]*@")
 _REFERENCE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 
@@ -41,6 +42,11 @@ class LambdaFunction:
 def is_target(text: str) -> bool:
     """Tell whether a `to` is an address rather than the name of an upstream."""
     return text.startswith(SCHEMES) or "://" in text
+
+
+def shown(url: str) -> str:
+    """Quote an address for a message, without what may be a password (promise P18)."""
+    return repr(_USERINFO.sub("***@", url))
 
 
 def parse_endpoint(url: str) -> Endpoint:

@@ -14,7 +14,7 @@ from strangle_mw.core.interface import detect_interface
 from strangle_mw.core.model import MAX_SECONDS, Endpoint, HttpxUpstream, Split, Tls, Upstream
 from strangle_mw.core.patterns import PatternError
 from strangle_mw.core.resilience import MAX_OPEN
-from strangle_mw.core.targets import check_reference, is_target, parse_endpoint, parse_function
+from strangle_mw.core.targets import check_reference, is_target, parse_endpoint, parse_function, shown
 from strangle_mw.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ class UpstreamRegistry:
             self._check_fitting(upstream, given[0], at)
         if isinstance(upstream, HttpxUpstream):
             self._check_transport(upstream, at)
+        if upstream.endpoint_url:
+            self._check_invoke_address(upstream.endpoint_url, f"{at}endpoint_url")
         for name in _TIMES:
             if not 0 < getattr(upstream, name) <= MAX_SECONDS:
                 self._note(
@@ -138,6 +140,15 @@ class UpstreamRegistry:
                     self._note(
                         at + name, f"needs {needed}; here is `{target.rstrip('_')}`", "upstream-setting"
                     )
+
+    def _check_invoke_address(self, url: str, at: str) -> None:
+        try:
+            endpoint = parse_endpoint(url)
+        except PatternError as exc:
+            self._note(at, f"{shown(url)} {exc}", "lambda-endpoint")
+        else:
+            if endpoint.scheme == "unix":
+                self._note(at, f"{url!r} must be https://host or http://host:port", "lambda-endpoint")
 
     def _check_breaker(self, breaker: Breaker, at: str) -> None:
         ranges = {
@@ -287,7 +298,7 @@ class UpstreamRegistry:
             try:
                 endpoint = parse_endpoint(url)
             except PatternError as exc:
-                self._note(where, f"{url!r} {exc}", "upstream-address")
+                self._note(where, f"{shown(url)} {exc}", "upstream-address")
                 continue
             if endpoint in endpoints:
                 self._note(where, f"{url!r} stands there already; give each once", "upstream-address-twice")

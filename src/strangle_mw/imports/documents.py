@@ -158,7 +158,7 @@ def _loader(name: str) -> Any:
             else:
                 pairs.append((key.value, value))  # as it is written: a key `on` is no boolean here
         own = _without_twins(name, pairs)
-        for more in merged:
+        for more in {id(m): m for m in merged}.values():  # the same alias a thousand times says it once
             own = {**more, **own} if isinstance(more, dict) else own
         return own
 

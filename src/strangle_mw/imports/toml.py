@@ -10,13 +10,17 @@ import re
 from textwrap import TextWrapper
 from typing import TYPE_CHECKING
 
+from strangle_mw.core.events import UNSAFE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 # TOML 1.0: a basic string holds no control character but tab; quotes and backslashes are escaped.
-_ESCAPED = re.compile(r'[\x00-\x1f"\\\x7f]')
-_NO_COMMENT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# What turns the direction of text, or ends a line for some, is escaped, too: who reads the table sees what it
+# says.
+_ESCAPED = re.compile(f'["\\\\]|{UNSAFE.pattern}')
+_NO_COMMENT = re.compile(f"(?![\t\n]){UNSAFE.pattern}")
 _WRAP = TextWrapper(100, break_long_words=False, break_on_hyphens=False)
 _SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
 

@@ -41,6 +41,8 @@ INIT_LIMIT: Final = 10.0
 
 _GRACE: Final = 1.0
 """Seconds that a process may go on after it has closed its connection."""
+_PIPE: Final = 65_536
+"""Bytes that a pipe holds (pipe(7)): what was written before now is no more than this."""
 _API: Final = b"/2018-06-01/runtime/"
 _CHILD: Final = str(Path(__file__).with_name("child.py"))
 _JSON: Final = {"Content-Type": "application/json"}
@@ -159,18 +161,23 @@ class Worker:
     # --- its output
 
     def _drain(self) -> None:
-        """Take what the process has written so far."""
-        while self._pipe >= 0:
+        """Take what the process has written so far, and no more: it may write faster than we print."""
+        left = _PIPE
+        while self._pipe >= 0 and left > 0:
             try:
-                data = os.read(self._pipe, 65_536)
+                data = os.read(self._pipe, left)
             except BlockingIOError:
                 return
             if not data:
                 self._close_pipe()
                 return
-            if self._invocation is not None:
-                self._invocation.note(data)
-            self._print(data)
+            self._take(data)
+            left -= len(data)
+
+    def _take(self, data: bytes) -> None:
+        if self._invocation is not None:
+            self._invocation.note(data)
+        self._print(data)
 
     def _print(self, data: bytes) -> None:
         whole, end, rest = (self._line + data).rpartition(b"\n")
@@ -190,10 +197,7 @@ class Worker:
             pipe, self._pipe = self._pipe, -1
             self._loop.remove_reader(pipe)
             with suppress(BlockingIOError):
-                while data := os.read(pipe, 65_536):
-                    if self._invocation is not None:
-                        self._invocation.note(data)
-                    self._print(data)
+                self._take(os.read(pipe, _PIPE))
             os.close(pipe)
         self._flush()
 
@@ -213,7 +217,10 @@ class Worker:
                 reply(Answer(HTTPStatus.NOT_FOUND, _JSON, b'{"errorType":"NotFound"}'))
 
     def _ask(self, request: Request, reply: Reply) -> None:
-        if self.state == "starting" and self._timer is not None:
+        if self._invocation is not None or self._next is not None:  # a fork of the process, say, asks, too
+            reply(Answer(HTTPStatus.FORBIDDEN, _JSON, b'{"errorType":"InvalidStateTransition"}'))
+            return
+        if self._timer is not None:
             self._timer.cancel()
         self.state, self._next = "idle", reply
         request.gone = self._gone

@@ -7,13 +7,14 @@ in a thread that can be waited for (`aws_signing`). botocore is imported here an
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from strangle_mw.core.patterns import PatternError
-from strangle_mw.core.targets import parse_endpoint
+from strangle_mw.core.targets import parse_endpoint, shown
 from strangle_mw.transports.aws_outcomes import one_line
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Found(NamedTuple):
     service: str
     region: str
     credentials: Any
+
+
+_is_key = re.compile(r"[!-~]+").fullmatch
 
 
 class LookupFailedError(Exception):
@@ -148,7 +152,7 @@ def _endpoint(url: str, troubles: list[Trouble]) -> Endpoint | None:
     try:
         endpoint = parse_endpoint(url)
     except PatternError as exc:
-        troubles.append(("endpoint_url", f"{url!r} {exc}", "lambda-endpoint"))
+        troubles.append(("endpoint_url", f"{shown(url)} {exc}", "lambda-endpoint"))
         return None
     if endpoint.scheme == "unix":
         what = f"{url!r} must be an address like https://host or http://host:port"
@@ -184,6 +188,16 @@ def _presign(
     return f"{start}?{kept}" if kept else start, service, region
 
 
+def unusable(keys: Any) -> str:
+    """Say which part of credentials can stand in no header (promise P5), "" if all can.
+
+    A line end behind a key that came from a file or a secret store is the usual one.
+    """
+    parts = {"access key": keys.access_key, "secret key": keys.secret_key, "session token": keys.token}
+    bad = [name for name, part in parts.items() if part and not _is_key(part)]
+    return f"a blank, line end or other character in the {bad[0]} that none has" if bad else ""
+
+
 def _credentials(session: Session, troubles: list[Trouble], *, local: bool) -> Any:
     """Go along botocore's chain; nothing is renewed here, so a role is not assumed yet."""
     from botocore.credentials import Credentials
@@ -202,6 +216,10 @@ def _credentials(session: Session, troubles: list[Trouble], *, local: bool) -> A
         return None
     if found is None and local:
         return Credentials(LOCAL, LOCAL)
+    if found is not None and not hasattr(found, "refresh_needed"):
+        bad = unusable(found.get_frozen_credentials())
+        if bad:
+            troubles.append(("profile", f"AWS credentials ({found.method}): {bad}", "lambda-credentials"))
     if found is None:
         looked = ", ".join(p.METHOD for p in chain.providers)
         what = (

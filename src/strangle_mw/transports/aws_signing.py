@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from strangle_mw.errors import ForwardError
-from strangle_mw.transports.aws_lookup import Found, LookupFailedError, look_up
+from strangle_mw.transports.aws_lookup import Found, LookupFailedError, look_up, unusable
 from strangle_mw.transports.aws_outcomes import one_line
 from strangle_mw.transports.h1 import serialize_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.model import Endpoint
@@ -117,12 +117,15 @@ class Signer:
 
     def _renew(self) -> Any:
         try:
-            keys = self._keys = self.find().credentials.get_frozen_credentials()
+            keys = self.find().credentials.get_frozen_credentials()
         except LookupFailedError as exc:
             raise ForwardError("connect", str(exc)) from exc
         except Exception as exc:  # whatever a provider of botocore's, or a process that it starts, may raise
             reason = f"AWS credentials: {type(exc).__name__}: {one_line(str(exc))}"
             raise ForwardError("connect", reason) from exc
+        if bad := unusable(keys):
+            raise ForwardError("connect", f"AWS credentials: {bad}")
+        self._keys = keys
         return keys
 
 
@@ -165,13 +168,29 @@ def signer_of(upstream: CompiledUpstream) -> Signer:
 
 
 def check_lambda(upstream: CompiledUpstream, patience: float = PATIENCE) -> list[Trouble]:
-    """Return why an upstream's function cannot be invoked: the field, what is wrong, a stable id.
+    """Return why an upstream's function cannot be invoked; see `check_lambdas`."""
+    return [trouble for _, trouble in check_lambdas([upstream], patience)]
 
-    Asked once at start. Roles are not assumed here, and nothing is sent to Lambda. What is not known after
-    `patience` seconds is no reason: the first request will tell.
+
+def check_lambdas(
+    upstreams: Iterable[CompiledUpstream], patience: float = PATIENCE
+) -> Iterator[tuple[CompiledUpstream, Trouble]]:
+    """Yield why upstreams' functions cannot be invoked: the field, what is wrong, a stable id.
+
+    Asked once at start, for all at the same time: a metadata service that does not answer is waited for once.
+    Roles are not assumed here, and nothing is sent to Lambda. What is not known after `patience` seconds is
+    no reason: the first request will tell.
     """
+    looking = [(u, in_thread(signer_of(u).find)) for u in upstreams]
+    end = monotonic() + patience
+    for upstream, found in looking:
+        for trouble in _troubles(found, max(0.0, end - monotonic())):
+            yield upstream, trouble
+
+
+def _troubles(found: Future[Found], seconds: float) -> list[Trouble]:
     try:
-        in_thread(signer_of(upstream).find).result(patience)
+        found.result(seconds)
     except TimeoutError:
         return []
     except LookupFailedError as exc:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from strangle_mw.core.model import HttpxUpstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.model import Upstream
@@ -72,23 +72,27 @@ def make_blocking_pools(upstream: CompiledUpstream, note: NoteVersion) -> Sequen
     return [make(endpoint, upstream.declared, gate) for endpoint in upstream.endpoints]
 
 
-def start_problems(upstream: CompiledUpstream) -> list[tuple[str, str, str]]:
-    """Say what keeps an upstream from working in this process, as (field, what to do, id); may block.
+def start_problems(
+    upstreams: Sequence[CompiledUpstream],
+) -> Iterator[tuple[CompiledUpstream, tuple[str, str, str]]]:
+    """Say what keeps upstreams from working in this process, as (field, what to do, id); may block.
 
     Asked once, before a table is put in force: apps are imported here, AWS credentials looked for.
     """
-    if upstream.kind == "lambda":
-        from strangle_mw.transports.aws_signing import check_lambda
+    functions = [u for u in upstreams if u.kind == "lambda"]
+    if functions:
+        from strangle_mw.transports.aws_signing import check_lambdas
 
-        return check_lambda(upstream)
-    if upstream.in_process:
+        yield from check_lambdas(functions)
+    apps = [u for u in upstreams if u.in_process]
+    if apps:
         from strangle_mw.transports.in_process import load_app
 
-        try:
-            load_app(upstream)
-        except LookupError as exc:
-            return [(upstream.kind, str(exc.args[0]), "app-missing")]
-    return []
+        for upstream in apps:
+            try:
+                load_app(upstream)
+            except LookupError as exc:
+                yield upstream, (upstream.kind, str(exc.args[0]), "app-missing")
 
 
 def _by_httpx(upstream: Upstream) -> bool:
