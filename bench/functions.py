@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from bench import library, proxies, wrk
 from bench.callers import on_the_servers_cpu, with_tasks, with_threads
-from bench.forward import NOTE
 from bench.heads import scope
 from bench.options import HEADERS
 from bench.paths import DISTINCT, forwarded
@@ -51,9 +50,13 @@ CASES = (
     ("dev", "post", 1),
 )
 """What invocations go to, their requests, and callers at a time."""
-WAYS = {"tasks": "tasks", "threads": "threads"}
+WAYS = ("tasks", "threads")
 CALLS = tuple(
-    Group(f"{NAME}/{way}/{end}-{what}-{callers}", f"{callers} {way}", (OURS, BOTOCORE, MINIMAL))
+    Group(
+        f"{NAME}/{way}/{end}-{what}-{callers}",
+        f"{callers} {way if callers > 1 else way[:-1]}",
+        (OURS, BOTOCORE, MINIMAL),
+    )
     for end, what, callers in CASES
     for way in WAYS
 )
@@ -134,7 +137,7 @@ def _calls(
     table = Table(title, CALL_COLUMNS)
     table.notes.append(
         f"{options.seconds} s a round, {options.rounds} rounds; median (least..greatest). CPU: this process, all"
-        " threads. 'ours / this' is that of the CPU. ours makes the event and reads the function's answer;"
+        f" threads. 'ours / this' is that of the CPU. {OURS} makes the event and reads the function's answer;"
         f" {BOTOCORE} is given the event, and under tasks a thread for each call; {MINIMAL} sends an invocation"
         " that was signed once."
     )
@@ -291,7 +294,11 @@ def _requests(
     what: str, groups: list[Group], modern: Running, options: Options, progress: Progress, folder: Path
 ) -> Table:
     title = f"lambda: CPU microseconds per {_worded(what)} that a function answers, a fixed document"
-    table = Table(title, COLUMNS, notes=[describe(options), NOTE])
+    table = Table(title, COLUMNS, notes=[describe(options)])
+    table.notes.append(
+        f"'added' is the CPU above '{DIRECT}', an app that reads and answers itself, paired by round; {HTTP!r}"
+        " forwards the same to nginx."
+    )
     site = Site(
         folder=folder,
         path=PROOF,

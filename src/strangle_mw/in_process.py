@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from strangle_mw.asgi_client import Client, gone
-from strangle_mw.bridges.app_messages import BrokenError, Measure
+from strangle_mw.bridges.app_messages import BrokenError, Measure, read_body
 from strangle_mw.bridges.deadline import Deadline
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.calls import asgi_scope, final_status
@@ -169,6 +169,7 @@ class _Exchange:
             await app(scope, self.receive, self.send)
         except asyncio.CancelledError as exc:
             if deadline.settle():
+                self._failure = gone()
                 raise
             raised = exc  # by the deadline, or by the app itself
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - what an app raises must not end the server
@@ -181,7 +182,8 @@ class _Exchange:
             if raised is not None:
                 self._tell(raised)  # it has gone on after its answer
         else:
-            raise self._verdict(raised) from raised
+            self._failure = self._verdict(raised)  # what an app sends later must not come into legacy's answer
+            raise self._failure from raised
 
     def _verdict(self, raised: BaseException | None) -> ForwardError:
         """Say why there is no answer, or no more of it."""
@@ -273,9 +275,9 @@ class _Exchange:
         measure = self._measure
         if measure is None or self._ended:
             raise RuntimeError("the app sends a body before the head, or after the end")
-        more = message.get("more_body", False)
         try:
-            body = measure.count(message.get("body", b""), more=more)
+            body, more = read_body(message)
+            body = measure.count(body, more=more)
         except BrokenError as exc:
             self._failure = ForwardError("body", str(exc), request_sent=True)
             raise
@@ -287,6 +289,9 @@ class _Exchange:
             await self._send(message)
         except OSError:  # the ASGI specification's word for a client that has left
             self._ended, self._failure = False, gone()
+            raise
+        except BaseException:  # what the server has not taken has not ended the answer (promise P6)
+            self._ended = False
             raise
 
     def _drop(self, message: Event) -> None:

@@ -129,7 +129,8 @@ class _Exchange:
         if self.fallback is not None:
             log.debug("upstream %r has ended, legacy answers", self._forward.upstream.name, exc_info=raised)
         elif not self.status:
-            raise self._verdict(raised) from raised
+            self._failure = self._verdict(raised)  # what the app has left behind receives nothing of legacy's
+            raise self._failure from raised
         elif raised is not None and not self._gone:
             self._tell(raised)
             await self._end()

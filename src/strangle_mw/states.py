@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from strangle_mw.core.dials import Dial
     from strangle_mw.core.events import Kind
     from strangle_mw.core.resilience import BreakerState, HealthState, Outcome
+    from strangle_mw.errors import ForwardError
 
 log = logging.getLogger("strangle_mw")
 

@@ -254,3 +254,28 @@ def test_cut_before_the_client_has_seen_anything(policy):
             with pytest.raises(ForwardError) as caught:
                 conversation.throw(CUT)
             assert caught.value is CUT
+
+
+def test_the_failure_is_told_for_which_legacy_answers_and_no_other():
+    told = []
+
+    def fails(error, *, mode="auto", closed=()):
+        told.clear()
+        conversation = exchange(
+            "GET", Scripted(closed=closed), replayable=True, policy=FallbackPolicy(mode), tell=told.append
+        )
+        effect = next(conversation)
+        if isinstance(effect, Send):
+            try:
+                conversation.throw(error)
+            except ForwardError:
+                return None
+        conversation.close()
+        return told
+
+    refused = ForwardError("connect", "refused")
+    assert fails(refused) == [refused]
+    assert fails(ForwardError("head", "no", status=413)) is None
+    assert fails(refused, mode="never") is None
+    assert told == []
+    assert fails(refused, closed=(0,)) == []  # the breaker's own line is enough

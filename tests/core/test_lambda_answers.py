@@ -8,6 +8,7 @@ import pytest
 from strangle_mw.core.answers import answer_headers
 from strangle_mw.core.lambda_answers import LambdaResult, read_answer
 from strangle_mw.errors import ForwardError
+from strangle_mw.transports import h1
 
 KINDS = ["2.0", "1.0", "rest", "alb"]
 STRICT = ["1.0", "rest", "alb"]
@@ -224,6 +225,23 @@ SHAPES = [
 )
 def test_wrong_shapes(kind, fields, wrong):
     assert refused(kind, {"statusCode": 200, **fields}) == wrong
+
+
+MANY = {f"h{n}": "x" for n in range(h1.MAX_FIELDS)}
+LARGE = {"a": "x" * (h1.MAX_HEAD - 1)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fits", [MANY, LARGE], ids=["many", "large"])
+def test_as_many_headers_as_of_any_upstream(kind, fits):
+    field = "multiValueHeaders" if kind == "alb" else "headers"
+
+    def answer(headers):
+        listed = {n: [v] for n, v in headers.items()} if kind == "alb" else headers
+        return {"statusCode": 204, field: listed}
+
+    assert len(read(kind, answer(fits)).headers) == len(fits)
+    assert refused(kind, answer({**fits, "b": "y"})) == "headers must be at most 256, with 65536 bytes"
 
 
 def test_null_is_as_good_as_absent():

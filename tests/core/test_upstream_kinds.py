@@ -82,6 +82,23 @@ def test_what_is_no_function(text):
     assert problems("x", x={"lambda": text}) == [("upstreams.x.lambda", "upstream-address")]
 
 
+@pytest.mark.parametrize(
+    "url", ["lambda.internal", "ftp://x", "unix:/run/x.sock", "https://x/?y=1", "https://user:pass@x"]
+)
+def test_an_address_of_the_invoke_api_is_checked_with_the_table(url):
+    found = problems("x", x={"lambda": "events", "endpoint_url": url})
+    assert found == [("upstreams.x.endpoint_url", "lambda-endpoint")]
+
+
+@pytest.mark.parametrize("key", ["url", "endpoint_url"])
+def test_a_password_in_an_address_is_in_no_message(key):
+    declared = {key: "https://user:geheim@x.example/a", **({"lambda": "f"} if key != "url" else {})}
+    with pytest.raises(ConfigError) as caught:
+        load({"upstreams": {"x": declared}, "routes": [{"path": "/a", "to": "x"}]})
+    assert "geheim" not in str(caught.value)
+    assert "'https://***@x.example/a' must not hold" in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 @pytest.mark.parametrize("text", ["orders:app", "orders.api.main:app", "orders:site.app", "größe:app"])
 def test_an_app_by_its_name(kind, text):

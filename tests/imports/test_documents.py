@@ -94,6 +94,12 @@ def test_refused(read, content, says):
     assert "file.json" in str(caught.value)
 
 
+def test_one_alias_merged_many_times(read):
+    keys = "".join(f"  k{n}: 1\n" for n in range(2000))
+    data = read(f"big: &b\n{keys}own:\n  k0: 2\n  <<: [{'*b,' * 100_000}*b]\n")
+    assert data["own"] == {**data["big"], "k0": 2}
+
+
 def test_too_large(read):
     with pytest.raises(ConfigError, match="is larger than 4 MiB"):
         read(b" " * (documents.MAX_BYTES + 1))

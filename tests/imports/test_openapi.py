@@ -84,6 +84,13 @@ def test_an_operations_own_parameter_goes_before_its_paths():
     assert [r["path"] for r in table_of(plan)["routes"]] == ["/leads/{id}", "/leads/{id:int}"]
 
 
+def test_what_an_integer_takes_is_told_once():
+    item = {"parameters": [INTEGER], "get": {}, "delete": {}}
+    told = notes_of(plan_of({"/leads/{id}": item, "/events": {"get": {}}}))
+    assert len([n for n in told if "integer" in str(n)]) == 1
+    assert not any("integer" in str(n) for n in notes_of(plan_of({"/events": {"get": {}}})))
+
+
 def test_swagger_2():
     document = {"swagger": 2.0, "basePath": "/v1/", "paths": {"/leads": {"get": {}}}}
     plan = import_openapi("api.yaml", document, to="http://modern")

@@ -44,6 +44,13 @@ def test_long_comments_are_wrapped_and_short_ones_kept():
     assert max(map(len, toml_comment("word " * 100))) <= 102
 
 
+@pytest.mark.parametrize("odd", ["\u202e", "\u2028", "\x9b", "\x85", "\u2066"])
+def test_a_reader_sees_what_a_table_says(odd):
+    lines = [toml_text(f"a{odd}b"), *toml_comment(f"a{odd}b"), toml_key(odd)]
+    assert not any(odd in line for line in lines)
+    assert tomllib.loads(f"a = {lines[0]}") == {"a": f"a{odd}b"}
+
+
 def test_what_toml_cannot_hold():
     with pytest.raises(UnicodeEncodeError):
         toml_text("\ud800")

@@ -235,6 +235,28 @@ def test_a_process_that_ends_between_two_invocations_is_replaced(tmp_path):
         assert answer != first
 
 
+def test_a_function_that_prints_without_end_is_still_stopped(tmp_path):
+    code = "import os\ndef handler(event, context):\n    while True:\n        os.write(1, b'x\\n' * 2048)\n"
+    with running(tmp_path, "app:handler", "--no-reload", "--timeout", "0.5", code={"app.py": code}) as dev:
+        assert dev.invoke().json()["errorType"] == "Sandbox.Timedout"
+    del dev.lines[20:]  # or they are all shown
+
+
+TWICE = """
+import http.client, os
+
+def handler(event, context):
+    api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    api.request("GET", "/2018-06-01/runtime/invocation/next")
+    return api.getresponse().status
+"""
+
+
+def test_who_asks_before_it_has_answered_is_given_nothing(tmp_path):
+    with running(tmp_path, "app:handler", "--no-reload", code={"app.py": TWICE}) as dev:
+        assert [dev.invoke().json() for _ in range(3)] == [403] * 3
+
+
 # --- the end
 
 

@@ -24,7 +24,7 @@ from strangle_mw.core.model import Endpoint, Upstream
 from strangle_mw.core.targets import LambdaFunction, parse_function
 from strangle_mw.errors import ForwardError
 from strangle_mw.transports.aws_lookup import _loader, is_local, look_up
-from strangle_mw.transports.aws_signing import Signer, check_lambda, signer_of
+from strangle_mw.transports.aws_signing import Signer, check_lambda, check_lambdas, signer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -305,6 +305,66 @@ def test_without_botocore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
     ((field, what, id_),) = check_lambda(compiled(region="eu-west-1"))
     assert (field, id_) == ("lambda", "lambda-extra")
     assert "strangle-mw[lambda]" in what
+
+
+def test_metadata_services_that_hang_are_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+        monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "3600")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        silent.settimeout(PATIENCE)
+        answers = check_lambdas([compiled(region="eu-west-1") for _ in range(3)], PATIENCE)
+        asked: list[socket.socket] = []
+
+        def answer_when_all_ask() -> None:
+            asked.extend(silent.accept()[0] for _ in range(3))
+            silent.close()
+            for each in asked:
+                each.close()
+
+        server = threading.Thread(target=answer_when_all_ask)
+        server.start()
+        found = [trouble[2] for _, trouble in answers]
+        server.join(PATIENCE)
+    assert found == ["lambda-credentials"] * 3
+    assert len(asked) == 3
+
+
+BAD_KEYS = [
+    ("AWS_ACCESS_KEY_ID", "AKID\n", "access key"),
+    ("AWS_ACCESS_KEY_ID", "AK ID", "access key"),
+    ("AWS_SECRET_ACCESS_KEY", "wJalr\n", "secret key"),
+    ("AWS_SESSION_TOKEN", "tok\r\nx-evil: 1", "session token"),
+    ("AWS_SESSION_TOKEN", "tök", "session token"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "part"), BAD_KEYS)
+def test_keys_that_would_break_a_header_are_refused(
+    name: str, value: str, part: str, keys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with Recorder() as api:
+        upstream = compiled(endpoint_url=api.url)
+        ((field, what, id_),) = check_lambda(upstream)
+        assert (field, id_) == ("profile", "lambda-credentials")
+        assert part in what
+        assert value.strip() not in what
+        with pytest.raises(ForwardError, match=part) as caught:
+            signer_of(upstream).prepare().result(PATIENCE)
+    assert caught.value.stage == "connect"
+    assert api.calls == []
+
+
+def test_renewed_keys_that_would_break_a_header_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    renewable = RefreshableCredentials(
+        "AKID", "secret", "tok\n", datetime.now(UTC) + timedelta(hours=1), dict, "test"
+    )
+    monkeypatch.setattr(Session, "get_credentials", lambda _: renewable)
+    signer = Signer(compiled(region="eu-west-1"))
+    with pytest.raises(ForwardError, match="session token"):
+        signer.prepare().result(PATIENCE)
+    assert signer.keys() is None
 
 
 # --- credentials that end

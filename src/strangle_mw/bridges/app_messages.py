@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _BAD_VALUE = re.compile(rb"[\x00\r\n]").search
+_MOST_DIGITS = 19
+"""Those of the longest length that llhttp reads, and fewer than `int` refuses."""
 
 
 class BrokenError(Exception):
@@ -57,12 +59,13 @@ class Measure:
 
     def __init__(self, method: str, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         self._none = method == "HEAD" or status in (204, 304)
-        declared = {value.strip() for name, value in headers if name == b"content-length"}
+        declared = [value.strip() for name, value in headers if name == b"content-length"]
         self._left = -1
-        if declared and not self._none:
-            if len(declared) > 1 or not (text := declared.pop()).isdigit():
+        if declared and status not in (204, 304):  # those carry none (RFC 9110 sections 8.6, 15.4.5)
+            # One that is repeated is refused from other machines, too: who reads which is not for us to say.
+            if len(declared) > 1 or not (text := declared[0]).isdigit() or len(text) > _MOST_DIGITS:
                 raise BrokenError("a Content-Length that is not one number")
-            self._left = int(text)
+            self._left = -1 if self._none else int(text)
 
     def count(self, data: bytes, *, more: bool) -> bytes:
         """Take note of a piece of the body; returns what of it is sent."""

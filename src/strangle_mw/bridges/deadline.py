@@ -15,10 +15,11 @@ class Deadline:
     that runs apps in no task of asyncio cannot have them ended.
     """
 
-    __slots__ = ("_before", "_loop", "_seconds", "_task", "_timer", "expired")
+    __slots__ = ("_before", "_loop", "_seconds", "_settled", "_task", "_timer", "expired")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self.expired = False
+        self._settled = False
         self._loop = loop
         self._seconds = seconds
         self._task = asyncio.current_task()
@@ -26,7 +27,9 @@ class Deadline:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Let the time run, from its beginning."""
+        """Let the time run, from its beginning; not again once it is over, nor behind the call."""
+        if self.expired or self._settled:  # an app may receive on, in a task of its own or after all
+            return
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(self._seconds, self._expire)
@@ -40,10 +43,10 @@ class Deadline:
     def settle(self) -> bool:
         """Stop for good and take back the cancellation; tell whether somebody else has cancelled the task."""
         self.stop()
-        task = self._task
+        task, settled, self._settled = self._task, self._settled, True
         if task is None:
             return True
-        if self.expired and task.cancelling() > self._before:
+        if self.expired and not settled and task.cancelling() > self._before:
             return task.uncancel() > self._before
         return task.cancelling() > self._before
 
