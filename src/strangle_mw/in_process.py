@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from strangle_mw.asgi_client import Client, gone
 from strangle_mw.bridges.app_messages import BrokenError, Measure, read_body
@@ -124,6 +124,7 @@ class _Exchange:
         self._policy = engine.policy(forward)
         self._loop = asyncio.get_running_loop()
         self._deadline = Deadline(self._loop, forward.action.timeout or forward.upstream.declared.timeout)
+        self._idle = forward.upstream.declared.idle_timeout
 
     async def converse(self, scope: Event) -> FallBack | None:
         """Perform the effects of `core.exchange` by calling the app; tell if legacy shall answer."""
@@ -182,20 +183,23 @@ class _Exchange:
             if raised is not None:
                 self._tell(raised)  # it has gone on after its answer
         else:
-            self._failure = self._verdict(raised)  # what an app sends later must not come into legacy's answer
+            self._failure = self._verdict(
+                raised
+            )  # what an app sends later must not come into legacy's answer
             raise self._failure from raised
 
     def _verdict(self, raised: BaseException | None) -> ForwardError:
         """Say why there is no answer, or no more of it."""
         if self._failure is not None:
             return self._failure
+        stage: Literal["body", "head"] = "body" if self.status else "head"
         if self._deadline.expired:
-            return ForwardError("head", "timed out", status=504, request_sent=True)
+            return ForwardError(stage, "timed out", status=504, request_sent=True)
         what = "the app ended before its answer"
         if raised is not None:
             self._tell(raised)
             what = f"the app raised {type(raised).__name__}"
-        return ForwardError("body" if self.status else "head", what, request_sent=True)
+        return ForwardError(stage, what, request_sent=True)
 
     def _tell(self, raised: BaseException) -> None:
         log.error("upstream %r raised", self._forward.upstream.name, exc_info=raised)
@@ -228,8 +232,7 @@ class _Exchange:
             self._failure = exc
             return _GONE
         finally:
-            if not self.status:
-                self._deadline.start()
+            self._deadline.start(self._idle if self.status else None)
         if not chunk:
             self._body = None
         return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
@@ -239,7 +242,7 @@ class _Exchange:
         kind = message["type"]
         if self._fallback is not None:
             self._drop(message)
-        elif self._failure is not None or (self._deadline.expired and not self.status):
+        elif self._failure is not None or self._deadline.expired:
             raise OSError("nobody waits for this answer any more")
         elif kind == "http.response.start":
             await self._start(message)
@@ -267,7 +270,6 @@ class _Exchange:
         if isinstance(effect, FallBack):
             self._fallback = effect  # it ends soon, or by the deadline
             return
-        self._deadline.stop()
         self.status = status
         await self._pass({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -285,6 +287,7 @@ class _Exchange:
         await self._pass({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _pass(self, message: Event) -> None:
+        self._deadline.stop()  # from here the client is waited for
         try:
             await self._send(message)
         except OSError:  # the ASGI specification's word for a client that has left
@@ -293,6 +296,8 @@ class _Exchange:
         except BaseException:  # what the server has not taken has not ended the answer (promise P6)
             self._ended = False
             raise
+        if not self._ended:  # an app that hangs in the middle of its answer would keep its place for ever
+            self._deadline.start(self._idle)
 
     def _drop(self, message: Event) -> None:
         self._dropped += len(message.get("body", b""))

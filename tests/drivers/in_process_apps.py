@@ -27,6 +27,9 @@ async def tell_asgi(scope, receive, send):
         await _live(scope, receive, send)
         return
     name = scope["path"].rpartition("/")[2]
+    if scope["type"] == "websocket":
+        await _talk(name, receive, send)
+        return
     if name in ACTS:
         await ACTS[name](scope, receive, send)
         return
@@ -51,6 +54,24 @@ async def tell_asgi(scope, receive, send):
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(text))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else text})
+
+
+async def _talk(name, receive, send):
+    """Send back what comes, until told to close."""
+    if name == "raise":
+        raise ZeroDivisionError
+    await receive()
+    if name == "deny":
+        await send({"type": "websocket.close"})
+        return
+    await send({"type": "websocket.accept", "subprotocol": "v1", "headers": [(b"x-app", b"1")]})
+    while (message := await receive())["type"] == "websocket.receive":
+        text = message.get("text") or ""
+        if text.startswith("close "):
+            await send({"type": "websocket.close", "code": int(text[6:])})
+            return
+        kind = "text" if message.get("text") is not None else "bytes"
+        await send({"type": "websocket.send", kind: message[kind]})
 
 
 async def _live(scope, receive, send):

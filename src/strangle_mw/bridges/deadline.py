@@ -1,4 +1,4 @@
-"""The time that an app has until its answer, when it runs in the very task that waits for it.
+"""The time that an app has until its answer, and until more of it, in the very task that waits for it.
 
 What the app sends and receives is elsewhere. A call in a task of its own needs none of this.
 """
@@ -6,6 +6,7 @@ What the app sends and receives is elsewhere. A call in a task of its own needs 
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 
 class Deadline:
@@ -15,7 +16,7 @@ class Deadline:
     that runs apps in no task of asyncio cannot have them ended.
     """
 
-    __slots__ = ("_before", "_loop", "_seconds", "_settled", "_task", "_timer", "expired")
+    __slots__ = ("_before", "_loop", "_seconds", "_settled", "_task", "_timer", "_until", "expired")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self.expired = False
@@ -25,24 +26,32 @@ class Deadline:
         self._task = asyncio.current_task()
         self._before = 0 if self._task is None else self._task.cancelling()
         self._timer: asyncio.TimerHandle | None = None
+        self._until = inf
 
-    def start(self) -> None:
-        """Let the time run, from its beginning; not again once it is over, nor behind the call."""
-        if self.expired or self._settled:  # an app may receive on, in a task of its own or after all
+    def start(self, seconds: float | None = None) -> None:
+        """Let the time run, from its beginning, or this many seconds instead.
+
+        Not again once it is over, nor behind the call: an app may receive on, in a task of its own or after all.
+        """
+        if self.expired or self._settled:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(self._seconds, self._expire)
+        self._until = self._loop.time() + (self._seconds if seconds is None else seconds)
+        timer = self._timer
+        if timer is not None and timer.when() > self._until:
+            timer.cancel()
+            timer = None
+        if timer is None:  # else it looks again: to set a timer for each chunk would cost more
+            self._timer = self._loop.call_at(self._until, self._look)
 
     def stop(self) -> None:
         """Stand still until the next `start`."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._until = inf
 
     def settle(self) -> bool:
         """Stop for good and take back the cancellation; tell whether somebody else has cancelled the task."""
-        self.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         task, settled, self._settled = self._task, self._settled, True
         if task is None:
             return True
@@ -50,7 +59,12 @@ class Deadline:
             return task.uncancel() > self._before
         return task.cancelling() > self._before
 
-    def _expire(self) -> None:
+    def _look(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._until:
+            if self._until < inf:
+                self._timer = self._loop.call_at(self._until, self._look)
+            return
         self.expired = True
         if self._task is not None:
             self._task.cancel()

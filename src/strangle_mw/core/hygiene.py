@@ -201,7 +201,7 @@ def _join_cookies(headers: Sequence[Header]) -> list[Header]:
 
 def read_fields(fields: bytes) -> list[Header]:
     """Take written header fields apart again."""
-    return [(line[:at], line[at + 2 :]) for line in fields.split(b"\r\n") if (at := line.find(b": ")) > 0]
+    return [(n, v) for n, _, v in [line.partition(b": ") for line in fields.split(b"\r\n")] if n]
 
 
 def _write(headers: Iterable[Header]) -> bytes:

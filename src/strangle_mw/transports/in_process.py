@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AppAnswer", "AsyncAppPool", "BlockingAppPool", "BlockingLoopPool", "PlacedAnswer", "load_app"]
 
+_BUFFER = 65_536
+
 
 def load_app(upstream: CompiledUpstream) -> Callable[..., Any]:
     """Return the app of an upstream; raises `LookupError` with the reason if it cannot be had."""
@@ -180,7 +182,9 @@ class BlockingAppPool(_Calls):
             environ = wsgi_environ(*head)
             environ["wsgi.input_terminated"] = True
             source = None if isinstance(body, bytes) else Source(body)
-            environ["wsgi.input"] = BytesIO(body) if isinstance(body, bytes) else BufferedReader(source)
+            environ["wsgi.input"] = (
+                BytesIO(body) if isinstance(body, bytes) else BufferedReader(source, _BUFFER)
+            )
             answer.begin(self._app, environ, source)
         except BaseException:
             answer.close()
