@@ -162,7 +162,7 @@ class _Exchange:
             pool.gate.leave()
 
     async def _call(self, app: Callable[..., Awaitable[None]], scope: Event) -> None:
-        """Call the app, hold it to its time until its head comes, and judge how it has ended."""
+        """Call the app, hold it to its times, and judge how it has ended."""
         deadline = self._deadline
         raised: BaseException | None = None
         deadline.start()
@@ -183,9 +183,8 @@ class _Exchange:
             if raised is not None:
                 self._tell(raised)  # it has gone on after its answer
         else:
-            self._failure = self._verdict(
-                raised
-            )  # what an app sends later must not come into legacy's answer
+            # Kept, since an app may keep `send`: what it sends later must not come into legacy's answer.
+            self._failure = self._verdict(raised)
             raise self._failure from raised
 
     def _verdict(self, raised: BaseException | None) -> ForwardError:

@@ -31,7 +31,7 @@ class Deadline:
     def start(self, seconds: float | None = None) -> None:
         """Let the time run, from its beginning, or this many seconds instead.
 
-        Not again once it is over, nor behind the call: an app may receive on, in a task of its own or after all.
+        Not again once it is over, nor behind the call: an app may receive on, or do so in a task of its own.
         """
         if self.expired or self._settled:
             return
