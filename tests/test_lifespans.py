@@ -186,7 +186,7 @@ def test_a_start_that_the_wrapped_app_fails_is_told_as_it_is():
 
     _, book, _ = run("fails", "", act)
     assert [b for b in book if b.startswith("lifespan")] == ["lifespan.startup.failed"]
-    assert book[-1] == "modern ends"
+    assert book.count("modern starts") == book.count("modern ends")
 
 
 def test_a_start_in_which_the_wrapped_app_raises_is_told_as_it_is():
@@ -220,14 +220,13 @@ def test_one_that_a_reload_adds_starts_with_its_first_request_and_ends_with_the_
         middle = strangle(legacy, [Route("/m/*", to=Upstream(asgi=first))])
         async with Server(middle, book) as server:
             assert (await server.ask()).body == b"first"
-            middle.engine.live._source = None
             other = strangle(legacy, [Route("/m/*", to=Upstream(asgi=second))]).engine.snapshot
             middle.engine._install(other)
             assert "second starts" not in book
             assert (await server.ask()).body == b"second"
             middle.engine.pools._since -= 60.0  # the grace is over
             middle.engine.pools.sweep()
-            while "first ends" not in book:
+            while "first ends" not in book:  # noqa: ASYNC110 - a task of the library's ends it
                 await asyncio.sleep(0.001)
             assert "second ends" not in book
 

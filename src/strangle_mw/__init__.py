@@ -85,8 +85,9 @@ def strangle(
     kept so that the wrapped app can answer after all. `identify` names the user of a request, for sticky
     splits; `store` is where live changes are kept (`sqlite:///path.db`, `redis://host`); `pin` lets testers
     choose a side. `serve="asgi"` serves a WSGI app from an ASGI server: the app on a pool of `threads` (40),
-    forwarded requests on the event loop. The same names stand in the file's table `[strangle]`, and those given here go first.
-    Raises `ConfigError` with every problem of the table and `TypeError` if `app` is not an app.
+    forwarded requests on the event loop. The same names stand in the file's table `[strangle]`, and those
+    given here go first. Raises `ConfigError` with every problem of the table and `TypeError` if `app` is not
+    an app.
     """
     from strangle_mw.core.interface import detect_interface
     from strangle_mw.core.model import DEFAULT_THREADS

@@ -14,7 +14,6 @@ import random
 import secrets
 import weakref
 from binascii import hexlify
-from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from math import inf
@@ -233,10 +232,9 @@ class Engine:
 
     async def apps_begun(self, loop: AbstractEventLoop) -> None:
         """Wait until they have started, or failed to (which is logged), or until their `timeout` is over."""
-        for upstream in self._apps():
-            for pool in self.app_pools(upstream, loop):
-                with suppress(ForwardError):
-                    await pool.ready(upstream.declared.timeout)
+        from asyncio import gather
+
+        await gather(*(p.begun() for u in self._apps() for p in self.app_pools(u, loop)))
 
     def app_pools(self, upstream: CompiledUpstream, loop: AbstractEventLoop) -> Sequence[AsyncAppPool]:
         """Return what `async_pools` does, for an app in this process."""

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _BAD_VALUE = re.compile(rb"[\x00\r\n]").search
@@ -22,7 +22,7 @@ class BrokenError(Exception):
     """An app has broken the protocol; the text says how."""
 
 
-def read_start(message: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]]]:
+def read_start(message: Mapping[str, Any]) -> tuple[int, list[tuple[bytes, bytes]]]:
     """Read `http.response.start`: the status and the headers, names in lower case."""
     status = message["status"]
     if type(status) is not int:
@@ -41,7 +41,7 @@ def read_start(message: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]]]
     return status, headers
 
 
-def read_body(message: dict[str, Any]) -> tuple[bytes, bool]:
+def read_body(message: Mapping[str, Any]) -> tuple[bytes, bool]:
     """Read `http.response.body`: its bytes, and whether there will be more."""
     data = message.get("body", b"")
     if not isinstance(data, bytes | bytearray | memoryview):

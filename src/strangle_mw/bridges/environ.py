@@ -29,7 +29,8 @@ def make_environ(scope: Mapping[str, Any], source: Any, *, cleaned: bool = False
 
     `RAW_URI` and `REQUEST_URI` hold the target as it came. Headers whose names have `_` are left out, since
     they would pass for those with `-` (promise P10), unless they are `cleaned` already; repeated ones are
-    joined, cookies as RFC 9113 section 8.2.3 says. Of the scope's own keys those that begin with `strangle.` are handed on.
+    joined, cookies as RFC 9113 section 8.2.3 says. Of the scope's own keys those that begin
+    with `strangle.` are handed on.
     """
     scheme = scope.get("scheme", "http")
     query = scope["query_string"].decode("latin-1")

@@ -43,6 +43,11 @@ class Lifespan:
         self.state = {}
         self._attempt = _Attempt(self._app, self.state, self._succeeded)
 
+    async def begun(self, patience: float) -> None:
+        """Wait until a start that is under way has ended, well or not, for `patience` seconds at most."""
+        if self._attempt is not None:
+            await asyncio.wait((self._attempt.answer,), timeout=patience)
+
     async def ready(self, patience: float) -> None:
         """Wait until the app has started, for `patience` seconds at most; begin that if need be.
 

@@ -95,7 +95,12 @@ class AsyncAppPool:
         if self._lifespan is not None:
             self._lifespan.begin()
 
-    async def ready(self, patience: float | None = None) -> dict[str, Any] | None:
+    async def begun(self) -> None:
+        """Wait until that has ended, well or not, for `timeout` seconds at most."""
+        if self._lifespan is not None:
+            await self._lifespan.begun(self._closing)
+
+    async def ready(self) -> dict[str, Any] | None:
         """Wait until the app has started, `connect_timeout` seconds at most; return its state if it has any.
 
         Raises `ForwardError` (stage `connect`) if it has failed to, or takes longer.
@@ -104,7 +109,7 @@ class AsyncAppPool:
         if lifespan is None:
             return None
         if not lifespan.started:
-            await lifespan.ready(self._patience if patience is None else patience)
+            await lifespan.ready(self._patience)
         return lifespan.state
 
     def occupy(self) -> None:

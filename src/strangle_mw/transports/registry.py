@@ -94,11 +94,12 @@ class PoolRegistry:
                 task.add_done_callback(self._closing.discard)
 
     async def aclose(self, loop: AbstractEventLoop) -> None:
-        """Close the pools of one event loop, for the end of its lifespan."""
+        """Close the pools of one event loop, at the end of its lifespan; all at once: apps take time."""
         entry = self._loops.pop(id(loop), None)
-        for pools in entry[1].values() if entry is not None else ():
-            for pool in pools:
-                await pool.aclose()
+        found = entry[1].values() if entry is not None else ()
+        closing = [loop.create_task(pool.aclose()) for pools in found for pool in pools]
+        for task in closing:
+            await task
 
     def close(self) -> None:
         """Close the idle connections of this process's threads."""
