@@ -136,9 +136,7 @@ class _Importer:
         if operation.get("deprecated") is True:
             block.comments.append("deprecated")
         if ":int}" in written:
-            what = (
-                "are {NAME:int} here, digits alone; anything else, -1 too, stays with the wrapped app"
-            )
+            what = "are {NAME:int} here, digits alone; anything else, -1 too, stays with the wrapped app"
             self._plan.note("integer path parameters", what)
         for old, new in renamed:
             self._plan.note(place, f"the parameter {{{old}}} is {{{new}}} here")
