@@ -163,20 +163,11 @@ class _Exchange:
 
     async def _call(self, app: Callable[..., Awaitable[None]], scope: Event) -> None:
         """Call the app, hold it to its times, and judge how it has ended."""
-        deadline = self._deadline
-        raised: BaseException | None = None
-        deadline.start()
         try:
-            await app(scope, self.receive, self.send)
-        except asyncio.CancelledError as exc:
-            if deadline.settle():
-                self._failure = gone()
-                raise
-            raised = exc  # by the deadline, or by the app itself
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - what an app raises must not end the server
-            raised = exc
-        finally:
-            deadline.settle()
+            raised = await self._deadline.keep(app, scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._failure = gone()
+            raise
         if self._fallback is not None:
             log.debug("upstream %r has ended, legacy answers", self._forward.upstream.name, exc_info=raised)
         elif self._ended:
@@ -223,7 +214,7 @@ class _Exchange:
     async def _chunk(self) -> Event:
         self._deadline.stop()  # from here the client is waited for
         try:
-            chunk = await self._client.chunk(self._forward.upstream.declared.idle_timeout)
+            chunk = await self._client.chunk(self._idle)
         except TimeoutError:
             self._failure = ForwardError("send", "the body of the request stalled", status=408)
             return _GONE

@@ -113,19 +113,7 @@ class _Exchange:
 
     async def _call(self, app: Callable[..., Awaitable[None]], scope: Event) -> None:
         """Call the app, hold it to its time until its answer comes, and judge how it has ended."""
-        deadline = self._deadline
-        raised: BaseException | None = None
-        deadline.start()
-        try:
-            await app(scope, self.receive, self.send)
-        except asyncio.CancelledError as exc:
-            if deadline.settle():
-                raise
-            raised = exc
-        except (Exception, SystemExit) as exc:  # noqa: BLE001 - what an app raises must not end the server
-            raised = exc
-        finally:
-            deadline.settle()
+        raised = await self._deadline.keep(app, scope, self.receive, self.send)
         if self.fallback is not None:
             log.debug("upstream %r has ended, legacy answers", self._forward.upstream.name, exc_info=raised)
         elif not self.status:

@@ -24,7 +24,7 @@ from strangle_mw.core.model import Endpoint, Upstream
 from strangle_mw.core.targets import LambdaFunction, parse_function
 from strangle_mw.errors import ForwardError
 from strangle_mw.transports.aws_lookup import _loader, is_local, look_up
-from strangle_mw.transports.aws_signing import Signer, check_lambda, check_lambdas, signer_of
+from strangle_mw.transports.aws_signing import Signer, check_lambdas, signer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,6 +65,10 @@ def found(function: LambdaFunction | str = "events", **settings: Any) -> Found:
     upstream = compiled(function, **settings)
     assert upstream.function is not None
     return look_up(upstream.declared, upstream.function)
+
+
+def check_lambda(upstream: CompiledUpstream, **patience: float) -> list[Any]:
+    return [trouble for _, trouble in check_lambdas([upstream], **patience)]
 
 
 # --- the signature

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from strangle_mw.core.messages import is_token
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _BAD_VALUE = re.compile(rb"[\x00\r\n]").search
 _MOST_DIGITS = 19
 """Those of the longest length that llhttp reads, and fewer than `int` refuses."""
@@ -35,7 +36,7 @@ def read_start(message: Mapping[str, Any]) -> tuple[int, list[tuple[bytes, bytes
     for name, value in message.get("headers", ()):
         if not (isinstance(name, bytes) and isinstance(value, bytes)):
             raise BrokenError("the headers are not bytes")
-        if not _NAME(name) or _BAD_VALUE(value):
+        if not is_token(name) or _BAD_VALUE(value):
             raise BrokenError("a header with characters that it may not have")
         headers.append((name.lower(), value))
     return status, headers
@@ -52,24 +53,25 @@ def read_body(message: Mapping[str, Any]) -> tuple[bytes, bool]:
 class Measure:
     """Holds an answer to its own Content-Length, and to having no body where it may not have one.
 
-    A server would end such an answer cleanly, or leave its client waiting (promise P6).
+    A server would end such an answer cleanly, or leave its client waiting (promise P6). `bodyless` says that
+    none of the body is sent.
     """
 
-    __slots__ = ("_left", "_none")
+    __slots__ = ("_left", "bodyless")
 
     def __init__(self, method: str, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        self._none = method == "HEAD" or status in (204, 304)
+        self.bodyless = method == "HEAD" or status in (204, 304)
         declared = [value.strip() for name, value in headers if name == b"content-length"]
         self._left = -1
         if declared and status not in (204, 304):  # those carry none (RFC 9110 sections 8.6, 15.4.5)
             # One that is repeated is refused from other machines, too: who reads which is not for us to say.
             if len(declared) > 1 or not (text := declared[0]).isdigit() or len(text) > _MOST_DIGITS:
                 raise BrokenError("a Content-Length that is not one number")
-            self._left = -1 if self._none else int(text)
+            self._left = -1 if self.bodyless else int(text)
 
     def count(self, data: bytes, *, more: bool) -> bytes:
         """Take note of a piece of the body; returns what of it is sent."""
-        if self._none:
+        if self.bodyless:
             return b""
         if self._left >= 0:
             self._left -= len(data)

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 class Deadline:
@@ -46,6 +50,25 @@ class Deadline:
     def stop(self) -> None:
         """Stand still until the next `start`."""
         self._until = inf
+
+    async def keep(self, app: Callable[..., Awaitable[None]], *given: Any) -> BaseException | None:
+        """Call the app and wait for its end, from now on; return what it has raised, if anything.
+
+        A cancellation by this deadline counts as that; one by somebody else is raised. What an app raises
+        must not end the server, `SystemExit` included.
+        """
+        self.start()
+        try:
+            await app(*given)
+        except asyncio.CancelledError as exc:
+            if self.settle():
+                raise
+            return exc  # by the deadline, or by the app itself
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - for the caller to judge
+            return exc
+        finally:
+            self.settle()
+        return None
 
     def settle(self) -> bool:
         """Stop for good and take back the cancellation; tell whether somebody else has cancelled the task."""

@@ -167,11 +167,6 @@ def signer_of(upstream: CompiledUpstream) -> Signer:
         return signer
 
 
-def check_lambda(upstream: CompiledUpstream, patience: float = PATIENCE) -> list[Trouble]:
-    """Return why an upstream's function cannot be invoked; see `check_lambdas`."""
-    return [trouble for _, trouble in check_lambdas([upstream], patience)]
-
-
 def check_lambdas(
     upstreams: Iterable[CompiledUpstream], patience: float = PATIENCE
 ) -> Iterator[tuple[CompiledUpstream, Trouble]]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("strangle_mw")
 
-_BODYLESS = (204, 304)
 # RFC 9112 section 4; a reason goes into the status line of the server as it is (promise P5).
 _is_status = re.compile("([2-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
 
@@ -129,7 +128,7 @@ class AppAnswer:
         if not self.status:
             raise BrokenError("the app has not called start_response")
         measure = self._measure = Measure(self._method, self.status, self.headers)
-        if self._method == "HEAD" or self.status in _BODYLESS:
+        if measure.bodyless:
             self._buffer, self.complete = [], True
             return
         size = sum(map(len, self._buffer))
