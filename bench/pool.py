@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -12,8 +11,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench import library, proxies
+from bench.callers import WARM_UP, on_the_servers_cpu
 from bench.payload import MODERN
-from bench.processes import LOAD_CPUS, SERVER_CPUS
 from bench.report import Table, ratio, spread
 from bench.rounds import Series
 from bench.served import OURS, Group, failures
@@ -38,8 +37,6 @@ GROUPS = (
     Group(f"{NAME}/tasks", f"{TASKS} tasks", (OURS, "aiohttp", "httpx2")),
 )
 COLUMNS = ["on one pool", "peer", "CPU us", "wall us", "ours / this", "exchanges", "target"]
-WARM_UP = 0.3
-"""Seconds before anything counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +58,10 @@ def measure(options: Options, progress: Progress, folder: Path) -> Iterator[Tabl
         f"{options.seconds} s a round, {options.rounds} rounds; median (least..greatest). Each thread or task"
         " sends its next GET when it has its answer; no headers but Host. 'ours / this' is that of the CPU."
     )
-    with proxies.upstream(folder) as modern, _on_the_servers_cpu():
+    with proxies.upstream(folder) as modern, on_the_servers_cpu():
         for group in wanted:
             _fill(table, group, _rounds(group, modern.port, options, progress))
     yield table
-
-
-@contextmanager
-def _on_the_servers_cpu() -> Iterator[None]:
-    os.sched_setaffinity(0, SERVER_CPUS)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, LOAD_CPUS)
 
 
 def _rounds(group: Group, port: int, options: Options, progress: Progress) -> dict[str, Series]:
