@@ -23,10 +23,15 @@ $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) install --quiet --constraint constraints.txt --build-constraint constraints.txt --group $* --editable '.[yaml,flask]'
 	@touch $@
 
+# httpbin asks for a greenlet below 3.0, which it does not use and gevent cannot live with.
+$(VENV)/.httpbin: constraints.txt | $(VENV)/.test
+	@$(PIP) install --quiet --constraint constraints.txt --no-deps httpbin
+	@touch $@
+
 demo: $(VENV)/.demo  ## a Flask monolith being strangled (ARGS=--once to exit after the replay)
 	@$(BIN)/python examples/flask_app/demo.py $(ARGS)
 
-test: $(VENV)/.test  ## the whole test suite (ARGS="-k name" to choose)
+test: $(VENV)/.test $(VENV)/.httpbin  ## the whole test suite (ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest $(ARGS)
 
 chaos: $(VENV)/.test  ## users go on while the modern side fails, for a minute or two (ARGS=--chaos-seed=N to repeat)
