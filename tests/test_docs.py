@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from strangle_mw.core.model import Route, Settings, Upstream
+from strangle_mw.core.model import Route, Upstream
+from strangle_mw.core.settings import IdentityTokens, Settings, SigningKey
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    ("cls", "page"), [(Route, "routes.md"), (Upstream, "configuration.md"), (Settings, "configuration.md")]
+    ("cls", "page"), [(Route, "routes.md"), (Upstream, "configuration.md"), (Settings, "configuration.md"), (IdentityTokens, "configuration.md"), (SigningKey, "configuration.md")]
 )
 def test_every_field_is_in_the_reference(cls, page):
     text = (ROOT / "docs" / "reference" / page).read_text("utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from strangle_mw.core.identity import Identity
 from strangle_mw.core.messages import RequestHead
 from strangle_mw.core.model import (
     Breaker,
@@ -26,6 +27,7 @@ from strangle_mw.core.model import (
     Tls,
     Upstream,
 )
+from strangle_mw.core.settings import IdentityTokens, SigningKey
 from strangle_mw.errors import ConfigError, ForwardError, Problem, StrangleError
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ __all__ = [
     "HeaderRules",
     "Health",
     "HttpxUpstream",
+    "Identity",
+    "IdentityTokens",
     "Pin",
     "Problem",
     "Redirect",
@@ -52,6 +56,7 @@ __all__ = [
     "Respond",
     "Route",
     "Shadow",
+    "SigningKey",
     "Split",
     "Stage",
     "StrangleError",
@@ -71,6 +76,9 @@ def strangle(
     max_body: int | None = None,
     replay_limit: int | None = None,
     identify: Callable[[RequestHead], object] | None = None,
+    identity: IdentityTokens | None = None,
+    session_cookies: Sequence[str] | None = None,
+    learn: bool = False,
     store: str | None = None,
     pin: Pin | None = None,
     serve: Literal["asgi"] | None = None,
@@ -82,8 +90,9 @@ def strangle(
     `interface` says "asgi" or "wsgi" where it cannot be told from the app. `trusted_proxies` are addresses
     and networks whose `X-Forwarded-*` headers are kept, `allow_headers` names with `_` or `.` that may be
     forwarded, `max_body` the bytes that a forwarded body may have, `replay_limit` those up to which one is
-    kept so that the wrapped app can answer after all. `identify` names the user of a request, for sticky
-    splits; `store` is where live changes are kept (`sqlite:///path.db`, `redis://host`); `pin` lets testers
+    kept so that the wrapped app can answer after all. `identify` names the user of a request by an id or an
+    `Identity`, for sticky splits, for `when` and for the tokens that `identity` tells how to make;
+    `session_cookies` are those that no upstream gets. `learn` counts what the app answers. `store` is where live changes are kept (`sqlite:///path.db`, `redis://host`); `pin` lets testers
     choose a side. `serve="asgi"` serves a WSGI app from an ASGI server: the app on a pool of `threads` (40),
     forwarded requests on the event loop. The same names stand in the file's table `[strangle]`, and those
     given here go first. Raises `ConfigError` with every problem of the table and `TypeError` if `app` is not
@@ -105,6 +114,9 @@ def strangle(
         max_body=max_body,
         replay_limit=replay_limit,
         identify=identify,
+        identity=identity,
+        session_cookies=session_cookies,
+        learn=learn or None,
         store=store,
         pin=pin,
         serve=serve,

@@ -12,47 +12,28 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from strangle_mw.asgi_client import Client
+from strangle_mw.asgi_head import HTTP, identified
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, Reject, prepare
 from strangle_mw.core.exchange import FallBack
 from strangle_mw.core.exchange import Send as SendTo
 from strangle_mw.core.fallback import NEVER, outcome_of
 from strangle_mw.core.hygiene import CHUNKED
-from strangle_mw.core.messages import RequestHead, status_class
+from strangle_mw.core.identity import NeedsIdentity
+from strangle_mw.core.messages import status_class
 from strangle_mw.core.sticky import mark_headers
 from strangle_mw.core.upstreams import check_transports
 from strangle_mw.engine import CLIENT_GONE, FALLBACK_KEY, Engine, log
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
-    from strangle_mw.core.decision import Decision
+    from strangle_mw.core.decision import Decision, HeadReader
     from strangle_mw.core.messages import Header
     from strangle_mw.transports.make import AsyncAnswer
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class _Reader:
-    encoding = "utf-8"
-
-    @staticmethod
-    def head(source: Scope, path: bytes, authority: bytes) -> RequestHead:
-        client = source.get("client")
-        return RequestHead(
-            source["method"],
-            path,
-            source["query_string"],
-            source["headers"],
-            source.get("scheme", "http"),
-            client[0] if client else "",
-            authority,
-            source.get("http_version", "1.1"),
-        )
-
-
-_READER = _Reader()
 
 
 class ASGIStrangler:
@@ -68,20 +49,38 @@ class ASGIStrangler:
         self.engine = engine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        engine = self.engine
-        if monotonic() >= engine.due:
-            engine.look()
         if scope["type"] != "http":
             await self._pass(scope, receive, send)
             return
+        try:
+            decision = self._decide(scope, HTTP)
+        except NeedsIdentity as needs:
+            decision = self._decide(scope, await identified(self.engine, needs))
+        if decision is LEGACY:
+            await self.app(scope, receive, send)
+        else:
+            await self.act(decision, scope, receive, send)
+
+    async def decide(self, scope: Scope, reader: HeadReader = HTTP) -> Decision:
+        """Decide on one HTTP request; `reader` builds its head if that is needed."""
+        try:
+            return self._decide(scope, reader)
+        except NeedsIdentity as needs:
+            return self._decide(scope, await identified(self.engine, needs))
+
+    def _decide(self, scope: Scope, reader: HeadReader) -> Decision:
+        engine = self.engine
+        if monotonic() >= engine.due:
+            engine.look()
         path = scope["path"]
         raw = scope.get("raw_path") or None
         if root := scope.get("root_path"):
             path = _whole_path(root, path)
-        decision = prepare(engine.snapshot, scope["method"], raw, path, scope, _READER)
-        if decision is LEGACY:
-            await self.app(scope, receive, send)
-        elif isinstance(decision, Forward):
+        return prepare(engine.snapshot, scope["method"], raw, path, scope, reader)
+
+    async def act(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request as was decided."""
+        if isinstance(decision, Forward):
             if decision.upstream.in_process:
                 from strangle_mw.in_process import serve
 

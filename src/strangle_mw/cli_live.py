@@ -45,13 +45,16 @@ _STAGES = ", ".join(Stage)
 
 def live_commands(find: Callable[..., Target], params: Sequence[click.Parameter] = ()) -> list[click.Command]:
     """Build the commands; `find` is called with the values of `params` and says what a command is about."""
-    return [_bound(name, function, find, params) for name, function in _COMMANDS.items()]
+    return [bound(name, function, find, params) for name, function in _COMMANDS.items()]
 
 
-def _bound(
-    name: str, function: Function, find: Callable[..., Target], params: Sequence[click.Parameter]
+def bound(
+    name: str, function: Function, find: Callable[..., Any], params: Sequence[click.Parameter]
 ) -> click.Command:
-    """Make a command of a function that takes its target first."""
+    """Make a command of a function; it is given what `find` returns, which is called with `params`.
+
+    What goes wrong on purpose (`StrangleError`) is told in a sentence, and the exit code is 1.
+    """
 
     @wraps(function)
     def run(**given: Any) -> None:
@@ -60,7 +63,7 @@ def _bound(
             function(find(**placing), **given)
 
     command = click.command(name)(run)
-    command.params += params
+    command.params = [*params, *command.params]
     return command
 
 

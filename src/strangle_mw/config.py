@@ -7,7 +7,6 @@ whole is `core.lint`. A problem names its place as the user wrote it: `routes[3]
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
@@ -17,15 +16,19 @@ from ipaddress import ip_network
 from os import PathLike
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
+from strangle_mw.asking import asked, identifying
 from strangle_mw.core.compile import RouteCompiler
+from strangle_mw.core.compiled import RespondWith
 from strangle_mw.core.decision import Snapshot
 from strangle_mw.core.hygiene import Hygiene, TrustedPeers, is_https
+from strangle_mw.core.identity import Mint
 from strangle_mw.core.lint import duplicate_names, slow_regexes, ties, unreachable
 from strangle_mw.core.messages import is_token
-from strangle_mw.core.model import Route, Settings, TableOptions, Upstream
+from strangle_mw.core.model import Respond, Route, Split, Upstream
 from strangle_mw.core.routing import RouteTable
+from strangle_mw.core.settings import IdentityTokens, Settings, TableOptions
 from strangle_mw.core.staging import Crowd
 from strangle_mw.decoding import Decoder, kind_of
 from strangle_mw.errors import ConfigError, Problem
@@ -33,17 +36,15 @@ from strangle_mw.files import read_file
 from strangle_mw.stores import check_store_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from strangle_mw.core.compiled import CompiledRoute, CompiledUpstream
-    from strangle_mw.core.messages import RequestHead
 
 Source = str | PathLike[str] | Mapping[str, Any] | Sequence[Route | Mapping[str, Any]]
 """What `strangle` takes as its routes: a file's path, a document as a dict, or a list of routes."""
 
-T = TypeVar("T")
-
-_log = logging.getLogger("strangle_mw")
+JWKS_ROUTE = "strangle-jwks"
+"""The route that publishes the keys of identity tokens."""
 
 # Settings that parse already and act in a later version (see `core.compile`).
 _LATER_SETTINGS = ("admin",)
@@ -82,28 +83,38 @@ def load(
     new_id: Callable[[], bytes] = lambda: b"0" * 32,
     now: Callable[[], float] = time,
     known: Mapping[str, CompiledUpstream] | None = None,
+    mint: Callable[[IdentityTokens, Collection[str]], Mint] | None = None,
+    framework_cookies: Sequence[str] | None = None,
     **settings: Any,
 ) -> Snapshot:
     """Load a route table.
 
     `source` is a path to a `.toml`, `.json` or `.yaml` file, a dict of the same shape, or a list of `Route`
     objects or dicts; `settings` are those of `Settings` and go before the file's. Of `known` upstreams, those
-    that are declared as before are used again, with all that hangs on them. Raises `ConfigError` with every
+    that are declared as before are used again, with all that hangs on them. `mint` reads the keys of identity
+    tokens, for the named upstreams; without it, nothing is read and nobody is told. `framework_cookies` are
+    the session cookies of the framework in use. Raises `ConfigError` with every
     problem found.
     """
     problems: list[Problem] = []
     data = _document(source)
     decoder = Decoder(problems, from_file=isinstance(source, str | PathLike))
     document = _decode(data, decoder)
-    given = {k: v for k, v in settings.items() if v not in (None, ())}
+    given = {k: v for k, v in settings.items() if v is not None and (v != () or k == "session_cookies")}
     in_code = Decoder(problems, from_file=False).table(Settings, given, "strangle()") or Settings()
     merged = dataclasses.replace(document.strangle, **{k: getattr(in_code, k) for k in given})
     # Functions are told by their addresses, which differ from process to process.
     text = re.sub(r" at 0x[0-9a-f]+", "", repr(data))
     revision = blake2b(text.encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
-    snapshot = _compile(document, merged, problems, hop_marker, known or {})
+    if merged.session_cookies is None and framework_cookies is not None:
+        merged = dataclasses.replace(merged, session_cookies=framework_cookies)
+    keys = _keys(document, merged, mint, problems)
+    snapshot = _compile(document, merged, problems, hop_marker, known or {}, keys)
     hygiene = dataclasses.replace(snapshot.hygiene, new_id=new_id)
-    crowd = Crowd(_user(merged.identify), merged.pin, new_id, draw, now, lambda h: is_https(h, hygiene))
+    crowd = Crowd(pin=merged.pin, new_id=new_id, draw=draw, now=now, is_https=lambda h: is_https(h, hygiene))
+    origins = frozenset(merged.identity.origins if merged.identity is not None else ())
+    asking = identifying(merged.identify)
+    crowd = dataclasses.replace(crowd, **asking, minter=keys.minter, origins=origins)
     return dataclasses.replace(snapshot, revision=revision, hygiene=hygiene, crowd=crowd)
 
 
@@ -157,15 +168,20 @@ def _compile(
     problems: list[Problem],
     hop_marker: bytes,
     known: Mapping[str, CompiledUpstream],
+    keys: Mint,
 ) -> Snapshot:
     loose = document.trailing_slash == "ignore"
-    compiler = RouteCompiler(document.upstreams, loose_slash=loose, known=known)
+    compiler = RouteCompiler(
+        document.upstreams, loose_slash=loose, known=known, session_cookies=settings.session_cookies
+    )
     for name, upstream in document.upstreams.items():
         if upstream is not None:
             compiler.begin(f"upstreams.{name}")
             compiler.upstreams.add(name, upstream)
     compiled = [compiler.compile(_guarded(r, i), i) for i, r in enumerate(document.routes) if r is not None]
     routes = [r for r in compiled if r is not None]
+    if settings.identity is not None and settings.identity.jwks_path:
+        routes += _published(compiler, settings.identity.jwks_path, keys.jwks, len(document.routes))
     upstreams = compiler.upstreams.compiled
     problems += compiler.problems
     problems += _check_upstreams(upstreams, compiler.upstreams.used, document)
@@ -186,6 +202,43 @@ def _compile(
     )
 
 
+def _keys(
+    document: Document,
+    settings: Settings,
+    mint: Callable[[IdentityTokens, Collection[str]], Mint] | None,
+    problems: list[Problem],
+) -> Mint:
+    """Read the keys of identity tokens, as far as routes need any."""
+    asking = [i for i, r in enumerate(document.routes) if r is not None and r.identity]
+    if asking and settings.identity is None:
+        what = "needs keys: give `secrets` or `keys` under [strangle.identity] (docs/identity.md)"
+        problems += [Problem(f"routes[{i}].identity", what, "identity-keys") for i in asking]
+    if settings.identity is None or mint is None:
+        return Mint(None)
+    if asking and settings.identify is None:
+        what = "nobody names the user: give `identify`, or use an integration (docs/identity.md)"
+        problems += [Problem(f"routes[{i}].identity", what, "identity-identify") for i in asking]
+    named = {s.upstream if isinstance(s, Split) else s for i in asking for s in _targets(document.routes[i])}
+    found = mint(settings.identity, sorted(t for t in named if isinstance(t, str)))
+    problems += found.problems
+    return found
+
+
+def _targets(route: Route | None) -> Sequence[Any]:
+    to = route.to if route is not None else None
+    return to if isinstance(to, list | tuple) else [to]
+
+
+def _published(compiler: RouteCompiler, path: str, jwks: bytes, index: int) -> Iterator[CompiledRoute]:
+    """Make the route that publishes the public keys; its key set may be kept for some minutes (RFC 7517)."""
+    compiler.begin("strangle.identity.jwks_path")
+    fixed = Respond(status=200, body=jwks.decode(), content_type="application/jwk-set+json")
+    route = compiler.compile(Route(f"GET {path}", name=JWKS_ROUTE, respond=fixed), index)
+    if route is not None and isinstance(route.action, RespondWith):
+        headers = (*route.action.headers, (b"cache-control", b"public, max-age=300"))
+        yield dataclasses.replace(route, action=dataclasses.replace(route.action, headers=headers))
+
+
 def _warnings(
     routes: Sequence[CompiledRoute], upstreams: Mapping[str, CompiledUpstream]
 ) -> Iterator[Problem]:
@@ -201,40 +254,8 @@ def _guarded(route: Route, index: int) -> Route:
     when = route.when
     if when is None or iscoroutinefunction(when):
         return route  # the latter is refused by `core.compile`
-    guarded = _asked(when, bool, f"routes[{index}].when raised; taken for no")
+    guarded = asked(when, lambda answer, _: bool(answer), f"routes[{index}].when raised; taken for no")
     return dataclasses.replace(route, when=lambda head: guarded(head) is True)
-
-
-def _user(identify: Callable[[RequestHead], Any] | None) -> Callable[[RequestHead], str | None] | None:
-    """Make `identify` name the user by text: an `id` of any type, None for nobody or if it raises."""
-    if identify is None:
-        return None
-    # False and "" are nobody, too: no key, and not one that all the unknown share.
-    return _asked(
-        identify, lambda found: "" if found is False else str(found), "identify raised; taken for nobody"
-    )
-
-
-def _asked(
-    function: Callable[[RequestHead], Any], read: Callable[[Any], T], what: str
-) -> Callable[[RequestHead], T | None]:
-    """Guard a function of the user's, and what is made of its answer: a lazy one may raise only there.
-
-    An error must not end a request, and is told once.
-    """
-    told: list[bool] = []
-
-    def guarded(head: RequestHead) -> T | None:
-        try:
-            answer = function(head)
-            return None if answer is None or hasattr(answer, "__await__") else read(answer)
-        except Exception:  # noqa: BLE001 - logged below with its traceback
-            if not told:
-                told.append(True)
-                _log.exception("%s (told once)", what)
-            return None
-
-    return guarded
 
 
 def _check_upstreams(
@@ -268,9 +289,6 @@ def _check_settings(settings: Settings) -> Iterator[Problem]:
     for field in _LATER_SETTINGS:
         if getattr(settings, field) is not None:
             yield Problem(f"strangle.{field}", "acts in a later version; remove it", "not-yet")
-    if iscoroutinefunction(settings.identify):
-        what = "must be a plain function: it is asked before anything may wait"
-        yield Problem("strangle.identify", what, "identify-async")
     if settings.store is not None and (refused := check_store_url(settings.store)) is not None:
         yield Problem("strangle.store", refused, "store-url")
     if settings.pin is not None and len(settings.pin.secret) < _SHORTEST_SECRET:

@@ -39,15 +39,16 @@ from strangle_mw.transports.registry import PoolRegistry
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Collection, Generator, Iterator, Sequence
 
     from strangle_mw.config import Source
     from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.decision import Answer, Forward, Legacy, Snapshot
     from strangle_mw.core.exchange import Effect
     from strangle_mw.core.fallback import FallbackPolicy
+    from strangle_mw.core.identity import Mint
     from strangle_mw.core.messages import Header
-    from strangle_mw.core.model import Settings
+    from strangle_mw.core.settings import IdentityTokens, Settings
     from strangle_mw.probing import Asks
     from strangle_mw.transports.in_process import AsyncAppPool
     from strangle_mw.transports.make import AsyncHttpPool, AsyncPool, BlockingPool
@@ -82,7 +83,7 @@ class Engine:
         self.pools = PoolRegistry(self.states.executed)
         self.told_raw = False
         self._looking = Lock()
-        hooks = {"hop_marker": _hop_marker(), "new_id": _new_id, "draw": _draw, "now": time}
+        hooks = {"hop_marker": _hop_marker(), "new_id": _new_id, "draw": _draw, "now": time, "mint": _mint}
         self.live = Live(source, {**hooks, **settings}, self.states, self._install, missing)
         self.store = open_store(self.settings.store or MEMORY)
         self.follower = Follower(self.store, self.live, self.states)
@@ -326,6 +327,12 @@ def _hop_marker() -> bytes:
 
 # Unique, not secret; our own, since an app that seeds `random` would make the same ids again and again.
 _random = random.Random()  # noqa: S311
+
+
+def _mint(tokens: IdentityTokens, upstreams: Collection[str]) -> Mint:
+    from strangle_mw.identity.minting import make_minter
+
+    return make_minter(tokens, upstreams)
 
 
 def _new_id() -> bytes:

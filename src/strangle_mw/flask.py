@@ -1,41 +1,51 @@
 """The Flask extension: translates `STRANGLE_*` settings, wraps `app.wsgi_app`, adds `flask strangle`.
 
-No decisions live here; the wrapped `wsgi_app` is the WSGI driver.
+No decisions live here; the wrapped `wsgi_app` is the WSGI driver. Who the user is, is `flask_identify`.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
-from flask.cli import AppGroup, with_appcontext
+from flask import current_app, has_app_context, request, request_started
+from flask.cli import ScriptInfo
 
-from strangle_mw.cli_live import live_commands
-from strangle_mw.engine import MEMORY, Engine
+from strangle_mw.cli_app import AppContext, app_commands, honour_no_color
+from strangle_mw.engine import Engine
 from strangle_mw.errors import ConfigError, Problem
-from strangle_mw.inspection import as_table, explain, rows
-from strangle_mw.reach import IN_PROCESS, Known, RolloutError
+from strangle_mw.flask_identify import find_identify, framework_cookies, nobody, session_user
+from strangle_mw.reach import RolloutError
 from strangle_mw.wsgi import WSGIStrangler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from flask import Flask
 
     from strangle_mw.core.decision import Snapshot
-    from strangle_mw.core.model import Pin
-    from strangle_mw.stores.base import Store
 
-SETTINGS = {
+ROUTES: Final = "STRANGLE_ROUTES"
+"""The key of the route table."""
+
+SETTINGS: Final = {
     "STRANGLE_TRUSTED_PROXIES": "trusted_proxies",
     "STRANGLE_ALLOW_HEADERS": "allow_headers",
     "STRANGLE_MAX_BODY": "max_body",
     "STRANGLE_REPLAY_LIMIT": "replay_limit",
     "STRANGLE_IDENTIFY": "identify",
+    "STRANGLE_IDENTITY": "identity",
+    "STRANGLE_SESSION_COOKIES": "session_cookies",
     "STRANGLE_STORE": "store",
     "STRANGLE_PIN": "pin",
+}
+"""The other keys, with the settings that they stand for."""
+
+_REMEDIES = {
+    "identity-identify": "nobody names the user: set STRANGLE_IDENTIFY, or set Flask-Login up before",
+    "identity-keys": "needs keys: give `secrets` or `keys` in STRANGLE_IDENTITY (docs/identity.md)",
 }
 
 
@@ -44,7 +54,7 @@ class Strangle:
 
     `STRANGLE_ROUTES` is the path of a table file (relative to the app's root) or a list of `Route`. Wraps
     `app.wsgi_app`, so that `app` stays the Flask object and its test client goes through the routes, too.
-    Raises `ConfigError` with every problem of the table.
+    Raises `ConfigError` with every problem of the table and the settings.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -55,95 +65,103 @@ class Strangle:
         """Wrap one app; an extension object may serve several."""
         if "strangle" in app.extensions:
             raise RuntimeError("this app is wrapped already; call Strangle(app) or init_app(app) once")
-        unknown = [
-            k for k in app.config if k.startswith("STRANGLE_") and k not in (*SETTINGS, "STRANGLE_ROUTES")
-        ]
-        if unknown:
-            known = ", ".join(("STRANGLE_ROUTES", *SETTINGS))
-            raise ConfigError(
-                Problem(k, f"there is no such setting; known are {known}", "unknown-key") for k in unknown
-            )
-        engine = Engine(_source(app), **{name: app.config.get(key) for key, name in SETTINGS.items()})
-        if engine.settings.interface == "asgi":
-            raise ConfigError([Problem("strangle.interface", "a Flask app is WSGI; remove it", "interface")])
-        if engine.settings.serve is not None:
-            what = "the app object stays WSGI here; write asgi_app = strangle(app, ..., serve='asgi')"
-            raise ConfigError([Problem("strangle.serve", what, "serve")])
-        app.extensions["strangle"] = engine
-        app.wsgi_app = WSGIStrangler(app.wsgi_app, engine)  # type: ignore[method-assign]
-        app.cli.add_command(_commands())
+        strangler = _wrapped(app)
+        app.extensions["strangle"] = strangler.engine
+        app.wsgi_app = strangler  # type: ignore[method-assign]
+        request_started.connect(strangler.started, app)
+        app.cli.add_command(commands)
+
+
+class _Strangler(WSGIStrangler):
+    def started(self, _app: Flask, **_: object) -> None:
+        """Count what Flask is about to answer, by its own match; signals hold on to no receiver."""
+        rule = request.url_rule
+        if rule is not None:
+            self.engine.states.endpoint_hit(request.method, rule.rule)
+
+
+def _wrapped(app: Flask) -> _Strangler:
+    """Make the driver around an app; every problem is told at once, with the keys of the app's config."""
+    problems = [*_misspelt(app)]
+    settings = {name: app.config.get(key) for key, name in SETTINGS.items()}
+    try:
+        settings["identify"] = find_identify(app, settings["identify"])
+    except ConfigError as exc:
+        problems += exc.problems
+        settings["identify"] = nobody
+    source = _source(app)
+    try:
+        engine = Engine(source, framework_cookies=framework_cookies(app), **settings)
+    except ConfigError as exc:
+        raise ConfigError([*problems, *(_named(p, app, source) for p in exc.problems)]) from None
+    problems += _impossible(engine.snapshot)
+    if problems:
+        engine.close()
+        raise ConfigError(problems)
+    return _Strangler(app.wsgi_app, engine)
+
+
+def _misspelt(app: Flask) -> list[Problem]:
+    known = (ROUTES, *SETTINGS)
+    what = f"there is no such setting; known are {', '.join(known)}"
+    unknown = [k for k in app.config if k.startswith("STRANGLE_") and k not in known]
+    return [Problem(key, what, "unknown-key") for key in unknown]
 
 
 def _source(app: Flask) -> Any:
-    source = app.config.get("STRANGLE_ROUTES")
-    if source is None:
-        what = "is not set; give the path of a table file or a list of routes"
-        raise ConfigError([Problem("STRANGLE_ROUTES", what, "routes-missing")])
-    return Path(app.root_path) / source if isinstance(source, str | Path) else source
+    source = app.config.get(ROUTES)
+    return Path(app.root_path) / source if isinstance(source, str | PathLike) else source
 
 
-def _commands() -> AppGroup:
-    group = AppGroup("strangle", help="Look at the app's route table, and move its routes while it runs.")
-
-    @group.command("routes")
-    @with_appcontext
-    def routes() -> None:
-        """List the routes."""
-        click.echo("\n".join(as_table(rows(_snapshot()))))
-
-    @group.command("explain")
-    @click.argument("method")
-    @click.argument("url")
-    @click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header.")
-    @with_appcontext
-    def explain_command(method: str, url: str, headers: Sequence[str]) -> None:
-        """Say where a request with METHOD and URL would go, and why."""
-        try:
-            click.echo(explain(_snapshot(), method, url, headers).text())
-        except ValueError as exc:
-            raise click.UsageError(str(exc)) from None
-
-    for command in live_commands(lambda: _AppTarget(_engine())):
-        command.callback = with_appcontext(command.callback)  # type: ignore[type-var]
-        group.add_command(command)
-    return group
+def _named(problem: Problem, app: Flask, source: Any) -> Problem:
+    """Name the key of the app's config that is wrong, and its remedy."""
+    where, what = problem.where, _REMEDIES.get(problem.id, problem.what)
+    setting = re.fullmatch(r"strangle(?:\(\))?\.(\w+)(.*)", where)
+    if setting is not None:
+        key = f"STRANGLE_{setting[1].upper()}"
+        where = key + setting[2] if app.config.get(key) is not None else where
+    elif where == str(source):
+        where = f"{ROUTES}: {where}"
+    elif not isinstance(source, Path | Mapping):
+        where = re.sub(r"^routes\b", ROUTES, where)
+        if source is None and where == ROUTES:
+            what = "is not set; give the path of a table file or a list of routes"
+    return Problem(where, what, problem.id)
 
 
-def _engine() -> Engine:
-    from flask import current_app
-
-    engine: Engine = current_app.extensions["strangle"]
-    return engine
-
-
-def _snapshot() -> Snapshot:
-    return _engine().snapshot
-
-
-class _AppTarget:
-    """What the live commands are about: the app's own store and table."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @contextmanager
-    def opened(self) -> Iterator[Store]:
-        """Lend the engine's own store, as `reach.Target.opened`."""
-        url = self._engine.settings.store
-        if not url:
-            raise RolloutError("there is no store to change: set STRANGLE_STORE in the app's config")
-        if url == MEMORY:
-            raise RolloutError(IN_PROCESS)
-        yield self._engine.store
-
-    def table(self, store: Store) -> Known:  # noqa: ARG002 - the app's own holds, whatever others say
-        """Return the app's table, as `reach.Target.table`."""
-        snapshot = self._engine.live.table
-        return Known(snapshot.revision, "the app", snapshot.table)
-
-    def pin(self) -> Pin | None:
-        """Return the app's pin, as `reach.Target.pin`."""
-        return self._engine.settings.pin
+def _impossible(snapshot: Snapshot) -> list[Problem]:
+    found = []
+    if snapshot.settings.interface == "asgi":
+        found.append(Problem("strangle.interface", "a Flask app is WSGI; remove it", "interface"))
+    if snapshot.settings.serve is not None:
+        what = "the app object stays WSGI here; write asgi_app = strangle(app, ..., serve='asgi')"
+        found.append(Problem("strangle.serve", what, "serve"))
+    return found
 
 
-__all__ = ["Strangle"]
+# --- the commands
+
+
+@click.group("strangle")
+def commands() -> None:
+    """Look at the app's route table, and move its routes while it runs."""
+    honour_no_color()
+
+
+def _find() -> AppContext:
+    """Find the app that `flask` is about, as `flask.cli.with_appcontext` does."""
+    if not has_app_context():
+        context = click.get_current_context()
+        context.with_resource(context.ensure_object(ScriptInfo).load_app().app_context())
+    app = current_app._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - documented by Flask
+    engine = app.extensions.get("strangle")
+    if engine is None:
+        raise RolloutError("this app is not strangled: call Strangle(app)")
+    return AppContext(engine, app, "STRANGLE_STORE in the app's config")
+
+
+for command in app_commands(_find):
+    commands.add_command(command)
+
+
+__all__ = ["Strangle", "session_user"]

@@ -45,7 +45,7 @@ MAX_TOLD = 20
 """Changes of overrides that are logged one by one: one command may change thousands."""
 
 _OFF = Dial(Stage.LEGACY, 0, overridden=True)
-_AT_START_ONLY = ("store", "interface", "serve", "threads")
+_AT_START_ONLY = ("store", "interface", "serve", "threads", "learn")
 
 
 class Live:

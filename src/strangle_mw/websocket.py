@@ -11,13 +11,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
+from strangle_mw.asgi_head import WEBSOCKET, identified
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, Reject, prepare
 from strangle_mw.core.exchange import FallBack
 from strangle_mw.core.exchange import Send as SendTo
 from strangle_mw.core.fallback import NEVER, reason_of
 from strangle_mw.core.hygiene import UNDECLARED
-from strangle_mw.core.messages import RequestHead, is_token, status_class
+from strangle_mw.core.identity import NeedsIdentity
+from strangle_mw.core.messages import is_token, status_class
 from strangle_mw.core.sticky import mark_headers
 from strangle_mw.engine import CLIENT_GONE, FALLBACK_KEY, log
 from strangle_mw.errors import ForwardError
@@ -49,33 +51,16 @@ _MAX_REASON = 123
 """Bytes of a close frame's reason (RFC 6455 section 5.5)."""
 
 
-class _Reader:
-    encoding = "utf-8"
-
-    @staticmethod
-    def head(source: Event, path: bytes, authority: bytes) -> RequestHead:
-        client = source.get("client")
-        return RequestHead(
-            "GET",  # RFC 6455 section 4.1; the scope has no method
-            path,
-            source.get("query_string", b""),
-            source["headers"],
-            "https" if source.get("scheme") in ("wss", "https") else "http",
-            client[0] if client else "",
-            authority,
-            source.get("http_version", "1.1"),
-        )
-
-
-_READER = _Reader()
-
-
 async def serve(app: App, engine: Engine, scope: Event, path: str, receive: Receive, send: Send) -> None:
     """Answer one WebSocket scope; `path` is its path with the root path.
 
     The default route calls the wrapped app with the very objects that the server gave.
     """
-    decision = prepare(engine.snapshot, "GET", scope.get("raw_path") or None, path, scope, _READER)
+    raw, snapshot = scope.get("raw_path") or None, engine.snapshot
+    try:
+        decision = prepare(snapshot, "GET", raw, path, scope, WEBSOCKET)
+    except NeedsIdentity as needs:
+        decision = prepare(snapshot, "GET", raw, path, scope, await identified(engine, needs))
     if isinstance(decision, Legacy):
         if decision is not LEGACY:
             engine.count(decision, "legacy", "passed")

@@ -8,31 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from io import BufferedReader, BytesIO, RawIOBase
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from strangle_mw.asking import is_awaited
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import LEGACY, Answer, Forward, Legacy, prepare
 from strangle_mw.core.exchange import FallBack, Relay, Send
-from strangle_mw.core.fallback import NEVER, SAFE_METHODS, outcome_of
-from strangle_mw.core.hygiene import CHUNKED, UNDECLARED
+from strangle_mw.core.fallback import NEVER, outcome_of
+from strangle_mw.core.hygiene import CHUNKED
 from strangle_mw.core.messages import RequestHead, status_class
 from strangle_mw.core.sticky import mark_headers, mark_wsgi_headers
 from strangle_mw.core.upstreams import check_transports
 from strangle_mw.engine import CLIENT_GONE, FALLBACK_KEY, Engine, log
-from strangle_mw.errors import ForwardError
+from strangle_mw.errors import ConfigError, ForwardError, Problem
+from strangle_mw.wsgi_body import Body
 
 if TYPE_CHECKING:
-    from strangle_mw.core.decision import Reject
+    from strangle_mw.core.decision import Decision, HeadReader, Reject
     from strangle_mw.core.messages import Header
     from strangle_mw.transports.make import BlockingAnswer
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
-
-_BLOCK = 65_536
-
 
 _CGI = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
@@ -51,10 +49,12 @@ class _Reader:
             source.get("REMOTE_ADDR", ""),
             authority,
             source.get("SERVER_PROTOCOL", "HTTP/1.1").rpartition("/")[2],
+            source,
         )
 
 
-_READER = _Reader()
+READER: HeadReader = _Reader()
+"""How this driver reads a request."""
 
 
 def _headers(environ: Environ) -> list[Header]:
@@ -84,26 +84,39 @@ class WSGIStrangler:
 
     def __init__(self, app: Callable[..., Iterable[bytes]], engine: Engine) -> None:
         check_transports(engine.snapshot.upstreams.values(), "wsgi")
+        if is_awaited(engine.settings.identify):
+            what = "must be a plain function: under WSGI nothing is awaited"
+            raise ConfigError([Problem("strangle.identify", what, "identify-async")])
         self.app = app
         self.engine = engine
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        decision = self.decide(environ)
+        return (
+            self.app(environ, start_response)
+            if decision is LEGACY
+            else self.act(decision, environ, start_response)
+        )
+
+    def decide(self, environ: Environ, reader: HeadReader = READER) -> Decision:
+        """Decide on one request; `reader` builds its head if that is needed."""
         engine = self.engine
         if monotonic() >= engine.due:
             engine.look()
         raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
         if not raw and not engine.told_raw:
             engine.tell_raw(environ.get("SERVER_SOFTWARE", "the server"))
-        decision = prepare(
+        return prepare(
             engine.snapshot,
             environ["REQUEST_METHOD"],
             raw.partition("?")[0].encode("latin-1", "replace") if raw else None,
             environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
             environ,
-            _READER,
+            reader,
         )
-        if decision is LEGACY:
-            return self.app(environ, start_response)
+
+    def act(self, decision: Decision, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request as was decided."""
         if isinstance(decision, Forward):
             return self._forward(decision, environ, start_response)
         if isinstance(decision, Legacy):
@@ -154,7 +167,7 @@ class WSGIStrangler:
         return _respond(start_response, decision.status, headers, body)
 
     def _forward(self, forward: Forward, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        body = _Body(environ, forward, self.engine.settings.replay_limit)
+        body = Body(environ, forward, self.engine.settings.replay_limit)
         try:
             found = self._converse(forward, body, environ)
         except ForwardError as error:
@@ -167,7 +180,7 @@ class WSGIStrangler:
         return self._marked(forward, f"fallback:{found.reason}", environ, start_response)
 
     def _converse(
-        self, forward: Forward, body: _Body, environ: Environ
+        self, forward: Forward, body: Body, environ: Environ
     ) -> tuple[BlockingAnswer, list[Header], bytes] | FallBack:
         """Perform the effects of `core.exchange`, blocking.
 
@@ -312,84 +325,3 @@ class _Stream:
         if not self._counted:
             self._counted = True
             self._engine.count(self._forward, "modern", outcome)
-
-
-class _Body:
-    """The body of one forwarded request, read from `wsgi.input` and never past its end."""
-
-    def __init__(self, environ: Environ, forward: Forward, replay_limit: int) -> None:
-        self._kept: bytes | None = None
-        self._replay_limit = replay_limit
-        self._input = environ["wsgi.input"]
-        self._ends = bool(environ.get("wsgi.input_terminated"))
-        self._length = forward.length
-        self._limit = forward.max_body
-        if forward.length == UNDECLARED and not self._ends and forward.head.method in SAFE_METHODS:
-            self._length = 0  # nothing says that there is a body, and none is expected
-
-    def read(self) -> tuple[bytes | Iterator[bytes], int]:
-        """Return the body, whole if it is small, and its length as it will be framed."""
-        if self._length == 0:
-            return b"", 0
-        if self._length > self._replay_limit:
-            return self._counted(self._length), self._length
-        if self._length > 0:
-            self._kept = b"".join(self._counted(self._length))
-            return self._kept, self._length
-        if not self._ends:
-            # Without a length or an end, a read could block for ever (PEP 3333).
-            raise ForwardError("send", "the server gives the body neither a length nor an end", status=411)
-        if self._length == UNDECLARED:
-            first = self._kept = self._take(1)
-            return (self._until_end(first), CHUNKED) if first else (b"", 0)
-        return self._until_end(), CHUNKED
-
-    def replay(self, environ: Environ) -> None:
-        """Let the wrapped app read what was read for the upstream; what was not read is still there."""
-        if self._kept is not None:
-            whole = self._length == len(self._kept)
-            environ["wsgi.input"] = BytesIO(self._kept) if whole else _resumed(self._kept, self._input)
-
-    def _counted(self, left: int) -> Iterator[bytes]:
-        while left:
-            chunk = self._take(min(left, _BLOCK))
-            if not chunk:  # servers return a short read for a cut body, without an error (promise P6)
-                raise ForwardError("send", "the body has not its declared length", status=400)
-            left -= len(chunk)
-            yield chunk
-
-    def _until_end(self, first: bytes = b"") -> Iterator[bytes]:
-        count = 0
-        chunk = first or self._take(_BLOCK)
-        while chunk:
-            count += len(chunk)
-            if self._limit is not None and count > self._limit:
-                raise ForwardError("send", "the body passes max_body", status=413)
-            yield chunk
-            chunk = self._take(_BLOCK)
-
-    def _take(self, most: int) -> bytes:
-        try:
-            data: bytes = self._input.read(most)
-        except OSError as exc:  # the client's connection broke; a server's own errors for bad chunks pass
-            raise ForwardError("send", "the body broke off", status=400) from exc
-        return data
-
-
-def _resumed(first: bytes, rest: Any) -> BufferedReader:
-    """Give back the first bytes of an input that was begun."""
-    return BufferedReader(_Resumed(first, rest))
-
-
-class _Resumed(RawIOBase):
-    def __init__(self, first: bytes, rest: Any) -> None:
-        self._first = first
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data, self._first = self._first or self._rest.read(len(buffer)), b""
-        buffer[: len(data)] = data
-        return len(data)

@@ -100,7 +100,7 @@ MISTAKES = {
     "sticky": (Route("/a", to=M, sticky=["ip"]), "routes[0].sticky[0]", "sticky-source"),
     "shadow sample": (Route("/a", to=M, shadow=Shadow(sample=101)), "routes[0].shadow.sample", "sample-range"),
     "shadow of a redirect": (Route("/a", redirect=Redirect(to="/b"), shadow=Shadow()), "routes[0].shadow", "field-unused"),
-    "identity": (Route("/a", to=M, identity=True), "routes[0].identity", "not-yet"),
+    "identity": (Route("/a", to=M, identity=True), "routes[0].identity", "identity-keys"),
     "fallback of a redirect": (Route("/a", redirect=Redirect(to="/b"), fallback="auto"), "routes[0].fallback", "field-unused"),
     "fallback on success": (Route("/a", to=M, fallback="auto", fallback_on=["200"]), "routes[0].fallback_on[0]", "fallback-on"),
     "fallback on words": (Route("/a", to=M, fallback="auto", fallback_on=["5XX"]), "routes[0].fallback_on[0]", "fallback-on"),

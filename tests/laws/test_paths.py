@@ -107,7 +107,7 @@ def test_p1_no_forwarded_request_has_a_reading_under_another_route(declared, pat
 
 @given(plain_tables, hostile_paths)
 def test_p1_ambiguous_legacy_answers_what_reject_would_refuse(declared, path):
-    from strangle_mw.core.model import TableOptions
+    from strangle_mw.core.settings import TableOptions
 
     strict = decide(declared, path)
     lenient = decide(declared, path, options=TableOptions(ambiguous="legacy"))

@@ -23,7 +23,7 @@ from tests.transports.upstream import (
 
 from promises.drive import PATIENCE, address
 from strangle_mw import Route, Upstream
-from strangle_mw.core.model import Settings
+from strangle_mw.core.settings import Settings
 from strangle_mw.transports.h1 import MAX_FIELDS, MAX_HEAD, MAX_INTERIM
 
 REPLAY_LIMIT = Settings().replay_limit

@@ -20,6 +20,7 @@ from strangle_mw.core.hygiene import (
     nominated_names,
     read_fields,
 )
+from strangle_mw.core.identity import without_cookies
 from strangle_mw.core.messages import Header, is_token, normalize_host
 from strangle_mw.core.sticky import mark_headers
 from strangle_mw.errors import ForwardError
@@ -71,6 +72,8 @@ def answer_headers(
 def public_headers(headers: Sequence[Header], status: int, forward: Forward, endpoint: int) -> list[Header]:
     """Build the headers of an answer to a forwarded request: hygiene, the route's rules, a canary's mark."""
     made = answer_headers(headers, status, forward.action.response_headers, forward, endpoint)
+    if forward.action.withheld:
+        made = without_cookies(made, forward.action.withheld)
     return made if forward.mark is None else mark_headers(made, forward.mark, forward.head.method)
 
 

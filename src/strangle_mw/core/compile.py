@@ -23,6 +23,7 @@ from strangle_mw.core.compiled import (
 )
 from strangle_mw.core.events import UNSAFE, safe_text
 from strangle_mw.core.hygiene import HOP_BY_HOP, HeaderPlan
+from strangle_mw.core.identity import withheld_names
 from strangle_mw.core.messages import STANDARD_METHODS, is_token, normalize_host
 from strangle_mw.core.model import LEGACY_TARGET, MAX_SECONDS, Condition, HeaderRules, Route
 from strangle_mw.core.overrides import MAX_NAME
@@ -47,7 +48,8 @@ _OURS = {b"content-length", b"host", b"via", b"forwarded", *HOP_BY_HOP}
 class RouteCompiler:
     """Compiles the routes of one table; `upstreams` are those with a name, `names` all that were declared.
 
-    Of `known` upstreams, those declared as before are taken again.
+    Of `known` upstreams, those declared as before are taken again. `session_cookies` are those that never
+    cross; None: what is known as such, of routes that say who the user is.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class RouteCompiler:
         *,
         loose_slash: bool = False,
         known: Mapping[str, CompiledUpstream] | None = None,
+        session_cookies: Sequence[str] | None = None,
     ) -> None:
         self.problems: list[Problem] = []
         self.upstreams = UpstreamRegistry(names, self.problem, known or {})
         self._loose_slash = loose_slash
+        self._cookies = session_cookies
         self._where = ""
 
     def begin(self, where: str) -> None:
@@ -77,9 +81,6 @@ class RouteCompiler:
         tests = self._tests(route)
         names = _names(pattern, regex)
         action = self._action(route, pattern, names)
-        if route.identity:
-            # What parses already and acts in a later version: a setting that does nothing would be believed.
-            self.problem("identity", "acts in a later version; remove it", "not-yet")
         self._sticky(route)
         if len(route.name) > MAX_NAME or UNSAFE.search(route.name):
             what = f"must have at most {MAX_NAME} characters, none of control: no override could name it"
@@ -247,7 +248,13 @@ class RouteCompiler:
         bases = tuple(dict.fromkeys(e.base for u in upstreams for e in u.endpoints))
         rewrite = replace(rewrite, bases=bases)
         bounds = tuple(b for _, b in shares)
-        return ForwardTo(upstreams, bounds, rewrite, request, response, route.timeout)
+        if route.identity and any(len({e.base for e in u.endpoints}) > 1 for u in upstreams):
+            what = "the path is signed: give all addresses of the upstream one base path"
+            self.problem("identity", what, "identity-base")
+        withheld = withheld_names(self._cookies, identity=route.identity)
+        return ForwardTo(
+            upstreams, bounds, rewrite, request, response, route.timeout, route.identity, withheld
+        )
 
     def _rewrite(self, route: Route, pattern: PathPattern | None, names: Sequence[str]) -> Rewrite | None:
         if route.rewrite and route.strip_prefix:

@@ -128,7 +128,10 @@ def _fenced(base: bytes, fixed: Sequence[str], sent: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForwardTo:
-    """Send the request to one of several upstreams; `shares` are their upper bounds in basis points."""
+    """Send the request to one of several upstreams; `shares` are their upper bounds in basis points.
+
+    `identity` tells to say who the user is, `withheld` names the cookies that neither side gets of the other.
+    """
 
     upstreams: tuple[CompiledUpstream, ...]
     shares: tuple[int, ...]
@@ -136,6 +139,8 @@ class ForwardTo:
     request_headers: HeaderPlan
     response_headers: HeaderPlan
     timeout: float | None
+    identity: bool = False
+    withheld: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

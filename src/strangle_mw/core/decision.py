@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo
-from strangle_mw.core.hygiene import Hygiene, asked_id, forward_headers, read_fields
+from strangle_mw.core.hygiene import Hygiene, asked_id, forward_headers, is_https, public_host, read_fields
+from strangle_mw.core.identity import check_origin
 from strangle_mw.core.messages import (
     STANDARD_METHODS,
     Header,
@@ -19,8 +20,8 @@ from strangle_mw.core.messages import (
     check_method,
     check_target,
 )
-from strangle_mw.core.model import Settings, TableOptions
 from strangle_mw.core.paths import is_plain, neutralize_slashes, readings, request_path, requote
+from strangle_mw.core.settings import Settings, TableOptions
 from strangle_mw.core.staging import MODERN_STAGES, Crowd, choose_side, share_point
 
 if TYPE_CHECKING:
@@ -170,8 +171,8 @@ def prepare(
             dial = snapshot.dial(found)
             if dial.stage not in MODERN_STAGES:
                 return Legacy(found, dial)
-            return _act(snapshot, found, dial, reader.head(source, target, b""), plain=True)
-        head = reader.head(source, target, b"")
+            return _act(snapshot, found, dial, _head(snapshot, reader, source, target), plain=True)
+        head = _head(snapshot, reader, source, target)
         found = snapshot.table.match_plain(text, method, head)
         if isinstance(found, CompiledRoute):
             return _act(snapshot, found, snapshot.dial(found), head, plain=True)
@@ -179,7 +180,15 @@ def prepare(
     path, authority = request_path(raw, _encode(decoded, reader.encoding))
     if _no_reading_has_a_route(snapshot.table, path, method):
         return LEGACY
-    return _prepare_carefully(snapshot, path, reader.head(source, path, authority))
+    return _prepare_carefully(snapshot, path, _head(snapshot, reader, source, path, authority))
+
+
+def _head(
+    snapshot: Snapshot, reader: HeadReader, source: Any, path: bytes, authority: bytes = b""
+) -> RequestHead:
+    head = reader.head(source, path, authority)
+    head.identify = snapshot.crowd.identify
+    return head
 
 
 def _encode(decoded: str, encoding: str) -> bytes:
@@ -273,17 +282,41 @@ def _forward(
         target = path + b"?" + head.query
     if not plain or head.query:
         check_target(target)
-    fields, length, request_id = forward_headers(
-        head, snapshot.hygiene, action.request_headers, rewrite.prefix
-    )
-    max_body = snapshot.settings.max_body
-    if max_body is not None and length > max_body:
-        return Reject(413, "body-too-large", asked_id(head))
     upstream = action.upstreams[0]
     if len(action.upstreams) > 1:
         point = share_point(route.staging, head, snapshot.crowd)
         upstream = next(u for u, bound in zip(action.upstreams, action.shares, strict=True) if point < bound)
+    fields, length, request_id = forward_headers(
+        head,
+        snapshot.hygiene,
+        action.request_headers,
+        rewrite.prefix,
+        withheld=action.withheld,
+        identity=_token(snapshot, upstream, head, path) if action.identity else b"",
+    )
+    max_body = snapshot.settings.max_body
+    if max_body is not None and length > max_body:
+        return Reject(413, "body-too-large", asked_id(head))
     return Forward(route, action, upstream, target, fields, length, max_body, head, request_id, dial, mark)
+
+
+def _token(snapshot: Snapshot, upstream: CompiledUpstream, head: RequestHead, path: bytes) -> bytes:
+    """Mint the token that says who the user is; b"" for nobody. Refuses what another site's page may ask."""
+    identity, crowd = head.identity, snapshot.crowd
+    if identity is None:
+        return b""
+    if identity.from_cookie:
+        hygiene = snapshot.hygiene
+        host, https = public_host(head, hygiene), is_https(head, hygiene)
+        check_origin(head, host, https=https, origins=crowd.origins)
+    if crowd.minter is None:
+        raise Refused(502, "identity")
+    try:
+        return crowd.minter.mint(
+            upstream.name, identity, head.method, upstream.endpoints[0].base + path, head.query
+        )
+    except ValueError as exc:
+        raise Refused(502, "identity") from exc
 
 
 def _redirect(route: CompiledRoute, action: RedirectTo, head: RequestHead) -> list[Header]:

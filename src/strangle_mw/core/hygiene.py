@@ -16,6 +16,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from strangle_mw.core.identity import HEADER, withhold
 from strangle_mw.core.messages import Header, Refused, is_token
 
 if TYPE_CHECKING:
@@ -137,19 +138,26 @@ def _in_networks(peer: str, networks: tuple[object, ...]) -> bool:
 
 
 def forward_headers(
-    head: RequestHead, hygiene: Hygiene, plan: HeaderPlan = NO_RULES, prefix: bytes = b""
+    head: RequestHead,
+    hygiene: Hygiene,
+    plan: HeaderPlan = NO_RULES,
+    prefix: bytes = b"",
+    *,
+    withheld: frozenset[bytes] = frozenset(),
+    identity: bytes = b"",
 ) -> tuple[bytes, int, bytes]:
     """Build the headers that are sent upstream, without `Host`: `(fields, length of the body, request id)`.
 
     The fields are written as they stand in HTTP/1.1, each with its line end, and the empty line;
     `read_fields` takes them apart. The length is that of `Content-Length`, `CHUNKED`, `UNDECLARED`, or 0 for
-    no body; `Transfer-Encoding` is left to the sender. Raises `Refused` on anything that two servers could
+    no body; `Transfer-Encoding` is left to the sender. Cookies with a name that is `withheld` stay here;
+    `identity` is the token for the upstream, b"" for none. Raises `Refused` on anything that two servers could
     frame differently (promise P5).
     """
     names, values = zip(*head.headers) if head.headers else ((), ())  # noqa: B905 - pairs, all of them
     recipe = _request_recipe(names, hygiene.allowed)
-    if recipe.cookies and head.http_version >= "2":
-        names, values = zip(*_join_cookies(head.headers))  # noqa: B905 - as above
+    if recipe.cookies and (withheld or (recipe.cookies > 1 and head.http_version >= "2")):
+        names, values = _cookies_as_sent(head, withheld)
         recipe = _request_recipe(names, hygiene.allowed)
     if b"".join(values).translate(None, LEGAL_IN_VALUE):
         raise Refused(400, "bad-header")
@@ -172,6 +180,8 @@ def forward_headers(
         ours = _write(_append([h for h in inbound if h[0] not in nominated], read_fields(ours)))
     asked = values[recipe.request_id] if recipe.request_id >= 0 else b""
     request_id = asked if asked and _is_request_id(asked) else hygiene.new_id()
+    if identity:
+        ours += HEADER + b": " + identity + b"\r\n"
     written = b"".join((fields, ours, b"x-request-id: ", request_id, b"\r\n\r\n"))
     return written, length, request_id
 
@@ -183,15 +193,35 @@ def is_https(head: RequestHead, hygiene: Hygiene) -> bool:
     return head.header("x-forwarded-proto") == "https"
 
 
+def public_host(head: RequestHead, hygiene: Hygiene) -> bytes:
+    """Return the host that the client has asked for, as far as we or a trusted proxy saw it."""
+    told = head.header("x-forwarded-host") if head.peer in hygiene.trusted else None
+    return head.raw_host if told is None else told.encode("latin-1")
+
+
 def asked_id(head: RequestHead) -> bytes:
     """Return the id that a request brings, if it can be told again safely (P18, P23), else nothing."""
     return next((v for n, v in head.headers if n == b"x-request-id" and _is_request_id(v)), b"")
 
 
+def _cookies_as_sent(
+    head: RequestHead, withheld: frozenset[bytes]
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Return names and values of the headers with the cookies as they are sent: joined, without some."""
+    headers = head.headers
+    if head.http_version >= "2":
+        headers = _join_cookies(headers)
+    if withheld:
+        found = [(n, withhold(v, withheld) if n == b"cookie" else v) for n, v in headers]
+        # An empty `Cookie` that was not empty says that there was one.
+        headers = [new for new, old in zip(found, headers, strict=True) if new[1] or not old[1]]
+    return (tuple(n for n, _ in headers), tuple(v for _, v in headers))
+
+
 def _join_cookies(headers: Sequence[Header]) -> list[Header]:
     """Join what HTTP/2 may split: HTTP/1.1 knows one `Cookie` (RFC 9113 section 8.2.3, proxy trap 18)."""
     whole = b"; ".join(v for n, v in headers if n == b"cookie")
-    first = next(at for at, (n, _) in enumerate(headers) if n == b"cookie")
+    first = next((at for at, (n, _) in enumerate(headers) if n == b"cookie"), -1)
     return [
         (n, whole if n == b"cookie" else v)
         for at, (n, v) in enumerate(headers)
@@ -211,8 +241,8 @@ def _write(headers: Iterable[Header]) -> bytes:
 class _RequestRecipe(NamedTuple):
     """What is done with the headers of a request, by their place.
 
-    `fields` is filled with what `pick` takes out of the values; `cookies` says that there are several of
-    those, `usual` that nothing but one `Host` needs a look; `marked` holds (what it is, name, place) of the
+    `fields` is filled with what `pick` takes out of the values; `cookies` is the number of those headers,
+    `usual` says that nothing but one `Host` needs a look; `marked` holds (what it is, name, place) of the
     others.
     """
 
@@ -221,7 +251,7 @@ class _RequestRecipe(NamedTuple):
     connection: tuple[int, ...]
     host: int
     request_id: int
-    cookies: bool
+    cookies: int
     usual: bool
     marked: tuple[tuple[int, bytes, int], ...]
 
@@ -238,7 +268,7 @@ def _request_recipe(names: tuple[bytes, ...], allowed: frozenset[bytes]) -> _Req
         tuple(at for action, _, at in marked if action == _CONNECTION),
         next((at for action, _, at in marked if action == _HOST), -1),
         next((at for action, _, at in marked if action == _REQUEST_ID), -1),
-        sum(name == b"cookie" for name, _ in kept) > 1,
+        sum(name == b"cookie" for name, _ in kept),
         actions.count(_HOST) <= 1 and set(actions) <= {_HOST, _CONNECTION, _REQUEST_ID, _DROP},
         tuple(marked),
     )

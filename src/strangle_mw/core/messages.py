@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from strangle_mw.core.identity import Identity
 
 Header = tuple[bytes, bytes]
 
@@ -28,6 +30,7 @@ _BLANKS = " \t"
 
 _TITLES: Mapping[int, str] = {
     400: "Bad Request",
+    403: "Forbidden",
     405: "Method Not Allowed",
     408: "Request Timeout",
     411: "Length Required",
@@ -54,8 +57,18 @@ class RequestHead:
 
     `path` and `query` are raw bytes, `headers` a list of `(lower-case name, value)` bytes in their order,
     `peer` the address of the other end as the server reports it ("" if it has none), `authority` that of an
-    absolute-form target, which goes before `Host` (RFC 9112 section 3.2.2).
+    absolute-form target, which goes before `Host` (RFC 9112 section 3.2.2). `source` is what the request was
+    read from: the ASGI scope, the WSGI environ, or a framework's own request.
     """
+
+    identify: Callable[[RequestHead], Identity | None] | None = None
+    """Names the user; set by `decision.prepare`."""
+
+    waits = False
+    """Whether who asks can wait for an answer (ASGI)."""
+
+    opens_websocket = False
+    """Whether this is the handshake of a WebSocket."""
 
     def __init__(
         self,
@@ -67,7 +80,9 @@ class RequestHead:
         peer: str = "",
         authority: bytes = b"",
         http_version: str = "1.1",
+        source: Any = None,
     ) -> None:
+        self.source = source
         self.method = method
         self.path = path
         self.query = query
@@ -95,6 +110,17 @@ class RequestHead:
     def host(self) -> str:
         """The host asked for: lower case, without port and final dot (proxy trap 31)."""
         return normalize_host(self.raw_host.decode("latin-1"))
+
+    @cached_property
+    def identity(self) -> Identity | None:
+        """The user, as `identify` has named it; None for nobody. Asked once a request, and only if needed."""
+        return None if self.identify is None else self.identify(self)
+
+    @property
+    def user(self) -> str | None:
+        """The user's id; None for nobody."""
+        found = self.identity
+        return None if found is None else found.subject
 
     @cached_property
     def cookies(self) -> Mapping[str, str]:

@@ -36,7 +36,8 @@ class Stage(StrEnum):
     RETIRED = "retired"
 
 
-def _doc(text: str, **more: object) -> dict[str, object]:
+def described(text: str, **more: object) -> dict[str, object]:
+    """Return a field's metadata: what it is for, and what else is to be known of it."""
     return {"doc": text, **more}
 
 
@@ -44,53 +45,55 @@ def _doc(text: str, **more: object) -> dict[str, object]:
 class Condition:
     """One test of a header, query parameter or cookie; exactly one field is given."""
 
-    equals: str | None = field(default=None, metadata=_doc("the whole value, to the letter"))
-    prefix: str | None = field(default=None, metadata=_doc("how the value starts"))
-    regex: str | None = field(default=None, metadata=_doc("a regular expression over the whole value"))
-    present: bool = field(default=False, metadata=_doc("there, with any value"))
-    absent: bool = field(default=False, metadata=_doc("not there at all"))
+    equals: str | None = field(default=None, metadata=described("the whole value, to the letter"))
+    prefix: str | None = field(default=None, metadata=described("how the value starts"))
+    regex: str | None = field(default=None, metadata=described("a regular expression over the whole value"))
+    present: bool = field(default=False, metadata=described("there, with any value"))
+    absent: bool = field(default=False, metadata=described("not there at all"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderRules:
     """Changes to the headers of a forwarded message: `remove`, then `set`, then `add`."""
 
-    set: Mapping[str, str] = field(default_factory=dict, metadata=_doc("replace by this value"))
-    add: Mapping[str, str] = field(default_factory=dict, metadata=_doc("append one more field"))
-    remove: Sequence[str] = field(default=(), metadata=_doc("drop every field of this name"))
+    set: Mapping[str, str] = field(default_factory=dict, metadata=described("replace by this value"))
+    add: Mapping[str, str] = field(default_factory=dict, metadata=described("append one more field"))
+    remove: Sequence[str] = field(default=(), metadata=described("drop every field of this name"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redirect:
     """Answer with a redirect instead of forwarding."""
 
-    to: str = field(metadata=_doc("a path template like `/new/{id}`, or an absolute http(s) URL with one"))
-    status: Literal[301, 302, 303, 307, 308] = field(default=308, metadata=_doc("the status code"))
+    to: str = field(
+        metadata=described("a path template like `/new/{id}`, or an absolute http(s) URL with one")
+    )
+    status: Literal[301, 302, 303, 307, 308] = field(default=308, metadata=described("the status code"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Respond:
     """Answer with a fixed response instead of forwarding."""
 
-    status: int = field(default=410, metadata=_doc("the status code, 200..599"))
-    body: str = field(default="", metadata=_doc("the body, sent as UTF-8"))
-    content_type: str = field(default="", metadata=_doc("its media type; plain text if empty"))
+    status: int = field(default=410, metadata=described("the status code, 200..599"))
+    body: str = field(default="", metadata=described("the body, sent as UTF-8"))
+    content_type: str = field(default="", metadata=described("its media type; plain text if empty"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """One share of a route whose modern side has several upstreams."""
 
-    upstream: str = field(metadata=_doc("an upstream's name or a target"))
-    weight: int = field(default=1, metadata=_doc("its share, relative to the sum of all"))
+    upstream: str = field(metadata=described("an upstream's name or a target"))
+    weight: int = field(default=1, metadata=described("its share, relative to the sum of all"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shadow:
     """What is copied to the other side, and compared."""
 
-    sample: float = field(default=100.0, metadata=_doc("percent of the requests that are copied"))
-    unsafe: bool = field(default=False, metadata=_doc("copy unsafe methods, too"))
+    sample: float = field(default=100.0, metadata=described("percent of the requests that are copied"))
+    unsafe: bool = field(default=False, metadata=described("copy unsafe methods, too"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +102,9 @@ class Pin:
 
     header: str = field(
         default="Strangle-Pin",
-        metadata=_doc("the header's name; one that starts with `Strangle-` is never sent upstream"),
+        metadata=described("the header's name; one that starts with `Strangle-` is never sent upstream"),
     )
-    secret: str = field(repr=False, metadata=_doc("what tokens are signed with; 16 characters or more"))
+    secret: str = field(repr=False, metadata=described("what tokens are signed with; 16 characters or more"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,17 +112,20 @@ class Breaker:
     """When an endpoint is left alone for a while."""
 
     failures: int = field(
-        default=5, metadata=_doc("consecutive failures to connect that open it; 0: no number of them does")
+        default=5,
+        metadata=described("consecutive failures to connect that open it; 0: no number of them does"),
     )
     ratio: float = field(
-        default=0.5, metadata=_doc("share of bad answers that opens it, 0..1; 0: bad answers never do")
+        default=0.5, metadata=described("share of bad answers that opens it, 0..1; 0: bad answers never do")
     )
     minimum: int = field(
-        default=20, metadata=_doc("answers in the window before the ratio counts; also, bad ones in a row")
+        default=20,
+        metadata=described("answers in the window before the ratio counts; also, bad ones in a row"),
     )
-    window: float = field(default=10.0, metadata=_doc("seconds that are looked back"))
+    window: float = field(default=10.0, metadata=described("seconds that are looked back"))
     open: float = field(
-        default=5.0, metadata=_doc("seconds it stays open at first, or up to half of them less by chance")
+        default=5.0,
+        metadata=described("seconds it stays open at first, or up to half of them less by chance"),
     )
 
 
@@ -127,17 +133,17 @@ class Breaker:
 class Health:
     """An active probe of each endpoint."""
 
-    path: str = field(metadata=_doc("path, and perhaps query, of what is asked for by GET"))
-    interval: float = field(default=5.0, metadata=_doc("seconds between two probes"))
+    path: str = field(metadata=described("path, and perhaps query, of what is asked for by GET"))
+    interval: float = field(default=5.0, metadata=described("seconds between two probes"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
     """Files for TLS to an upstream; verification cannot be turned off here."""
 
-    ca: str = field(default="", metadata=_doc("PEM file of trusted authorities; the system's if empty"))
-    cert: str = field(default="", metadata=_doc("PEM file of the client's certificate"))
-    key: str = field(default="", metadata=_doc("PEM file of its key; it may stand in `cert`"))
+    ca: str = field(default="", metadata=described("PEM file of trusted authorities; the system's if empty"))
+    cert: str = field(default="", metadata=described("PEM file of the client's certificate"))
+    key: str = field(default="", metadata=described("PEM file of its key; it may stand in `cert`"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,41 +155,44 @@ class Upstream:
     warned about at start.
     """
 
-    url: str = field(default="", metadata=_doc("`http://`, `https://` or `unix:/path.sock`"))
-    urls: Sequence[str] = field(default=(), metadata=_doc("several addresses of one service"))
-    connect_timeout: float = field(default=1.0, metadata=_doc("seconds to connect, TLS included"))
-    timeout: float = field(default=10.0, metadata=_doc("seconds until the head of the answer"))
-    idle_timeout: float = field(default=60.0, metadata=_doc("seconds between two chunks of a body"))
-    max_in_flight: int = field(default=64, metadata=_doc("requests at a time, per process (bulkhead)"))
+    url: str = field(default="", metadata=described("`http://`, `https://` or `unix:/path.sock`"))
+    urls: Sequence[str] = field(default=(), metadata=described("several addresses of one service"))
+    connect_timeout: float = field(default=1.0, metadata=described("seconds to connect, TLS included"))
+    timeout: float = field(default=10.0, metadata=described("seconds until the head of the answer"))
+    idle_timeout: float = field(default=60.0, metadata=described("seconds between two chunks of a body"))
+    max_in_flight: int = field(default=64, metadata=described("requests at a time, per process (bulkhead)"))
     pool_timeout: float = field(
-        default=0.25, metadata=_doc("seconds to wait for one of these; 0: answer 503 at once")
+        default=0.25, metadata=described("seconds to wait for one of these; 0: answer 503 at once")
     )
-    keepalive: float = field(default=4.0, metadata=_doc("idle seconds a pooled connection may live"))
+    keepalive: float = field(default=4.0, metadata=described("idle seconds a pooled connection may live"))
     host: Literal["upstream", "preserve"] = field(
-        default="upstream", metadata=_doc("the Host that is sent: the upstream's own, or the client's")
+        default="upstream", metadata=described("the Host that is sent: the upstream's own, or the client's")
     )
     breaker: Breaker = field(
-        default_factory=Breaker, metadata=_doc("when an endpoint that fails is left alone (circuit breaker)")
+        default_factory=Breaker,
+        metadata=described("when an endpoint that fails is left alone (circuit breaker)"),
     )
-    health: Health | None = field(default=None, metadata=_doc("active probes of each endpoint"))
-    tls: Tls = field(default_factory=Tls, metadata=_doc("certificates"))
-    http: Literal["1.1", "2"] = field(default="1.1", metadata=_doc("protocol version spoken upstream"))
+    health: Health | None = field(default=None, metadata=described("active probes of each endpoint"))
+    tls: Tls = field(default_factory=Tls, metadata=described("certificates"))
+    http: Literal["1.1", "2"] = field(default="1.1", metadata=described("protocol version spoken upstream"))
     lambda_: str = field(
-        default="", metadata=_doc("a Lambda function: name, name:alias or ARN", key="lambda")
+        default="", metadata=described("a Lambda function: name, name:alias or ARN", key="lambda")
     )
-    region: str = field(default="", metadata=_doc("AWS region of the function"))
-    profile: str = field(default="", metadata=_doc("AWS profile for credentials"))
-    endpoint_url: str = field(default="", metadata=_doc("another address of the Invoke API"))
-    format: Literal["2.0", "1.0", "rest", "alb"] = field(default="2.0", metadata=_doc("the event's format"))
+    region: str = field(default="", metadata=described("AWS region of the function"))
+    profile: str = field(default="", metadata=described("AWS profile for credentials"))
+    endpoint_url: str = field(default="", metadata=described("another address of the Invoke API"))
+    format: Literal["2.0", "1.0", "rest", "alb"] = field(
+        default="2.0", metadata=described("the event's format")
+    )
     asgi: Any = field(
         default="",
-        metadata=_doc("`module:attr` of an ASGI app in this process; in Python also the app", type=str),
+        metadata=described("`module:attr` of an ASGI app in this process; in Python also the app", type=str),
     )
     wsgi: Any = field(
         default="",
-        metadata=_doc("`module:attr` of a WSGI app in this process; in Python also the app", type=str),
+        metadata=described("`module:attr` of a WSGI app in this process; in Python also the app", type=str),
     )
-    verify: bool = field(default=True, metadata=_doc("verify TLS certificates", python_only=True))
+    verify: bool = field(default=True, metadata=described("verify TLS certificates", python_only=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +206,9 @@ class HttpxUpstream(Upstream):
     """
 
     transport: Any = field(
-        kw_only=False, repr=False, metadata=_doc("a transport of httpx2 or httpx", python_only=True)
+        kw_only=False, repr=False, metadata=described("a transport of httpx2 or httpx", python_only=True)
     )
-    url: str = field(default="", kw_only=True, metadata=_doc("`http://` or `https://`"))
+    url: str = field(default="", kw_only=True, metadata=described("`http://` or `https://`"))
 
     def __post_init__(self) -> None:
         if not (self.url or self.urls):
@@ -215,66 +224,75 @@ class Route:
     """
 
     pattern: str | None = field(
-        default=None, metadata=_doc("`[METHOD[,METHOD...] ]path`, short for `methods` and `path`")
+        default=None, metadata=described("`[METHOD[,METHOD...] ]path`, short for `methods` and `path`")
     )
     _: KW_ONLY
-    name: str = field(default="", metadata=_doc("unique id; derived from methods and path if empty"))
-    path: str | None = field(default=None, metadata=_doc("path template; everything (`/*`) if not given"))
-    regex: str | None = field(
-        default=None, metadata=_doc("regular expression over the whole raw path, instead of `path`")
+    name: str = field(default="", metadata=described("unique id; derived from methods and path if empty"))
+    path: str | None = field(
+        default=None, metadata=described("path template; everything (`/*`) if not given")
     )
-    methods: Sequence[str] = field(default=(), metadata=_doc("methods; empty = all; HEAD follows GET"))
-    hosts: Sequence[str] = field(default=(), metadata=_doc("names or `*.example.com`; empty = any"))
+    regex: str | None = field(
+        default=None, metadata=described("regular expression over the whole raw path, instead of `path`")
+    )
+    methods: Sequence[str] = field(default=(), metadata=described("methods; empty = all; HEAD follows GET"))
+    hosts: Sequence[str] = field(default=(), metadata=described("names or `*.example.com`; empty = any"))
     headers: Mapping[str, str | Condition] = field(
-        default_factory=dict, metadata=_doc("header name -> value or condition")
+        default_factory=dict, metadata=described("header name -> value or condition")
     )
     query: Mapping[str, str | Condition] = field(
-        default_factory=dict, metadata=_doc("query parameter -> value or condition")
+        default_factory=dict, metadata=described("query parameter -> value or condition")
     )
     cookies: Mapping[str, str | Condition] = field(
-        default_factory=dict, metadata=_doc("cookie name -> value or condition")
+        default_factory=dict, metadata=described("cookie name -> value or condition")
     )
     when: Callable[..., bool] | None = field(
-        default=None, metadata=_doc("callable(RequestHead) -> bool", python_only=True)
+        default=None, metadata=described("callable(RequestHead) -> bool", python_only=True)
     )
     to: Any = field(
         default=None,
-        metadata=_doc(
+        metadata=described(
             "upstream name, target, `legacy`, or a list of {upstream, weight}; in Python also an app",
             type=str | list[Split],
         ),
     )
     stage: Stage | Literal["legacy", "shadow", "canary", "modern", "retired"] = field(
-        default=Stage.MODERN, metadata=_doc("how far the route has moved", type=Stage)
+        default=Stage.MODERN, metadata=described("how far the route has moved", type=Stage)
     )
     weight: float | None = field(
-        default=None, metadata=_doc("percent of sticky keys on the modern side in stage `canary`, 0..100")
+        default=None,
+        metadata=described("percent of sticky keys on the modern side in stage `canary`, 0..100"),
     )
-    group: str = field(default="", metadata=_doc("salt of the sticky hash; the upstream's name if empty"))
+    group: str = field(
+        default="", metadata=described("salt of the sticky hash; the upstream's name if empty")
+    )
     sticky: Sequence[str] = field(
-        default=("user", "cookie"), metadata=_doc("sources of the sticky key, tried in order")
+        default=("user", "cookie"), metadata=described("sources of the sticky key, tried in order")
     )
-    strip_prefix: str = field(default="", metadata=_doc("leading literal path dropped before forwarding"))
-    rewrite: str = field(default="", metadata=_doc("path template sent instead; `{*}` = what `/*` matched"))
-    timeout: float | None = field(default=None, metadata=_doc("seconds until the answer's head"))
+    strip_prefix: str = field(
+        default="", metadata=described("leading literal path dropped before forwarding")
+    )
+    rewrite: str = field(
+        default="", metadata=described("path template sent instead; `{*}` = what `/*` matched")
+    )
+    timeout: float | None = field(default=None, metadata=described("seconds until the answer's head"))
     fallback: Literal["", "auto", "connect", "never", "off"] = field(
-        default="", metadata=_doc("when the legacy app answers for a failed upstream")
+        default="", metadata=described("when the legacy app answers for a failed upstream")
     )
-    fallback_until: str = field(default="", metadata=_doc("date after which fallback is over"))
-    fallback_on: Sequence[str] = field(default=(), metadata=_doc("further answers that fall back"))
-    shared_store: bool = field(default=False, metadata=_doc("both sides write to one store"))
+    fallback_until: str = field(default="", metadata=described("date after which fallback is over"))
+    fallback_on: Sequence[str] = field(default=(), metadata=described("further answers that fall back"))
+    shared_store: bool = field(default=False, metadata=described("both sides write to one store"))
     request_headers: HeaderRules = field(
-        default_factory=HeaderRules, metadata=_doc("changes to the forwarded request")
+        default_factory=HeaderRules, metadata=described("changes to the forwarded request")
     )
     response_headers: HeaderRules = field(
-        default_factory=HeaderRules, metadata=_doc("changes to the upstream's answer")
+        default_factory=HeaderRules, metadata=described("changes to the upstream's answer")
     )
-    redirect: Redirect | None = field(default=None, metadata=_doc("answer with a redirect"))
-    respond: Respond | None = field(default=None, metadata=_doc("answer with a fixed response"))
-    shadow: Shadow | None = field(default=None, metadata=_doc("copies to the other side"))
-    identity: bool = field(default=False, metadata=_doc("send the signed identity header"))
+    redirect: Redirect | None = field(default=None, metadata=described("answer with a redirect"))
+    respond: Respond | None = field(default=None, metadata=described("answer with a fixed response"))
+    shadow: Shadow | None = field(default=None, metadata=described("copies to the other side"))
+    identity: bool = field(default=False, metadata=described("send the signed identity header"))
     encoded_slash: bool = field(
-        default=False, metadata=_doc("`%2F` and `%5C` inside a parameter are data, not separators")
+        default=False, metadata=described("`%2F` and `%5C` inside a parameter are data, not separators")
     )
 
 
@@ -300,49 +318,3 @@ class Endpoint:
         if not self.authority:
             return f"{self.scheme}:{self.host}"
         return f"{self.scheme}://{self.authority.decode()}{self.base.decode()}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableOptions:
-    """What holds for the whole table.
-
-    `ambiguous` decides on a path that two standard readings send to different routes: `reject` answers 400,
-    `legacy` calls the wrapped app. `trailing_slash` "ignore" makes `/a` and `/a/` the same path.
-    """
-
-    ambiguous: Literal["reject", "legacy"] = "reject"
-    trailing_slash: Literal["strict", "ignore"] = "strict"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What `strangle(app, source, ...)` takes beside the routes; in a file, the table `[strangle]`."""
-
-    interface: Literal["asgi", "wsgi"] | None = field(
-        default=None, metadata=_doc("the wrapped app's interface, where it cannot be told from the app")
-    )
-    trusted_proxies: Sequence[str] = field(
-        default=(),
-        metadata=_doc("addresses and networks whose forwarding headers are kept; `unix` for sockets"),
-    )
-    allow_headers: Sequence[str] = field(
-        default=(), metadata=_doc("names with `_` or `.` that may be forwarded")
-    )
-    max_body: int | None = field(default=None, metadata=_doc("bytes that a forwarded body may have"))
-    replay_limit: int = field(
-        default=65_536, metadata=_doc("bytes of a body up to which it is kept, so that legacy can answer")
-    )
-    identify: Callable[..., Any] | None = field(
-        default=None,
-        metadata=_doc("callable(RequestHead) -> the user's id, or None if there is none", python_only=True),
-    )
-    pin: Pin | None = field(default=None, metadata=_doc("lets testers choose a side of a canary"))
-    serve: Literal["asgi"] | None = field(
-        default=None, metadata=_doc("`asgi` serves a WSGI app from an ASGI server, on a pool of threads")
-    )
-    threads: int | None = field(default=None, metadata=_doc("threads of that pool; 40 if not given"))
-    store: str | None = field(
-        default=None,
-        metadata=_doc("where live changes are kept: `memory:`, `sqlite:///path.db` or `redis://host`"),
-    )
-    admin: str | None = field(default=None, metadata=_doc("path of the admin page"))

@@ -25,8 +25,9 @@ from strangle_mw.core.sticky import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from strangle_mw.core.identity import Identity, Minter
     from strangle_mw.core.messages import RequestHead
     from strangle_mw.core.model import Pin
 
@@ -61,11 +62,17 @@ class Staging:
 class Crowd:
     """What tells the users of a table apart.
 
-    `user` names the user of a request, `pin` lets testers choose a side, `new_id` makes 32 hexadecimal
+    `user` names the user of a request by an id, `identify` says more of it, `aidentify` does where it may
+    wait; `minter` makes the tokens that tell upstreams, `origins` are those whose pages may ask for that.
+    `pin` lets testers choose a side, `new_id` makes 32 hexadecimal
     digits, `draw` a number of 0..9999, `now` the unix time; `is_https` tells whether the client speaks TLS.
     """
 
     user: Callable[[RequestHead], str | None] | None = None
+    identify: Callable[[RequestHead], Identity | None] | None = None
+    aidentify: Callable[[RequestHead], Awaitable[Identity | None]] | None = None
+    minter: Minter | None = None
+    origins: frozenset[str] = frozenset()
     pin: Pin | None = None
     new_id: Callable[[], bytes] = lambda: b"0" * 32
     draw: Callable[[], int] = lambda: 0
@@ -183,7 +190,7 @@ _IDLE = ("fallback", "fallback_until", "fallback_on", "shared_store", "shadow")
 
 def unused_fields(route: Route) -> Sequence[str]:
     """Return what is set and acts on forwarded requests only, of a route that forwards none."""
-    fields = ["strip_prefix", "rewrite", "timeout", "request_headers", "response_headers", *_IDLE]
+    fields = ["identity", "strip_prefix", "rewrite", "timeout", "request_headers", "response_headers", *_IDLE]
     if route.to == LEGACY_TARGET:
         fields += ["weight", "group"]
     return [f for f in fields if getattr(route, f) not in ("", None, False, (), [], HeaderRules())]

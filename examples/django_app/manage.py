@@ -1,0 +1,13 @@
+"""Django's commands for the monolith, `strangle` among them.
+
+python manage.py strangle routes
+"""
+
+import os
+import sys
+
+from django.core.management import execute_from_command_line
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "monolith.settings")
+    execute_from_command_line(sys.argv)

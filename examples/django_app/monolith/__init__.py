@@ -1,0 +1,1 @@
+"""The monolith of the demo: an ordinary Django project whose orders are moving out."""

@@ -1,0 +1,1 @@
+"""Orders: the part of the monolith that is moving out, list and details first."""

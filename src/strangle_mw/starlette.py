@@ -1,0 +1,208 @@
+"""The middleware for Starlette and FastAPI: `app.add_middleware(StrangleMiddleware, routes=...)`.
+
+Names the user that the middlewares around it have found, and counts the framework's endpoints. No decisions
+live here; the ASGI driver forwards. Nothing of Starlette is imported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from strangle_mw.asgi import ASGIStrangler, Receive, Scope, Send
+from strangle_mw.core.identity import Identity
+from strangle_mw.core.model import Route
+from strangle_mw.engine import Engine, log
+from strangle_mw.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from strangle_mw.config import Source
+    from strangle_mw.core.messages import RequestHead
+
+    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SESSION_COOKIE: Final = "session"
+"""The cookie of Starlette's `SessionMiddleware`, unless it is told another."""
+
+_STICKY = Route.__dataclass_fields__["sticky"].default
+
+_BY_THEMSELVES = ("", "basic", "digest", "negotiate", "ntlm")
+"""What of `Authorization` browsers send without being told to; "" is none, and then a cookie."""
+
+
+class StrangleMiddleware:
+    """Strangle a Starlette or FastAPI app: `app.add_middleware(StrangleMiddleware, routes="strangle.toml")`.
+
+    `routes` is what `strangle` takes, or what `load` has made of that; `settings` are those of `strangle`, and
+    `session_user`, the key under which the session holds the user's id. Whoever is in `scope["user"]` is the
+    user otherwise. A table that cannot be used keeps the server from starting, with every problem.
+    """
+
+    def __init__(self, app: App, routes: Source | Engine | None = None, **settings: Any) -> None:
+        self.app = app
+        self._strangled: ASGIStrangler | None = None
+        try:
+            engine = _engine(app, routes, settings)
+            self._strangled = ASGIStrangler(_counting(app, engine), engine)
+        except Exception as exc:  # noqa: BLE001 - raised by `_refuse`
+            # Starlette makes its middlewares while the server starts, and of what is raised there servers
+            # conclude that the app has no lifespan: they would go on, and fail request by request.
+            self._refusal = exc
+
+    @staticmethod
+    def load(routes: Source, **settings: Any) -> Engine:
+        """Load a table for `routes=`, to fail at the import already, or to share it between apps.
+
+        Raises `ConfigError` with every problem.
+        """
+        return _load(routes, settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one scope."""
+        if self._strangled is None:
+            await self._refuse(scope, receive, send)
+        else:
+            if scope["type"] == "lifespan":
+                _tell_of_outer(scope.get("app"))
+            await self._strangled(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"StrangleMiddleware: {self._refusal}"})
+        raise self._refusal.with_traceback(None)
+
+
+# --- the engine
+
+
+def _engine(app: App, routes: Source | Engine | None, settings: dict[str, Any]) -> Engine:
+    """Return the engine; if Starlette has built the same middlewares before, the same."""
+    if routes is None:
+        what = "is missing; give the path of a table file or a list of routes"
+        raise ConfigError([Problem("routes", what, "routes-missing")])
+    *outer, router = _inward(app)
+    if any(isinstance(a, ASGIStrangler | StrangleMiddleware) for a in (*outer, router)):
+        raise RuntimeError("this app is wrapped already; add StrangleMiddleware once, with all routes")
+    if isinstance(routes, Engine):
+        return routes
+    kept = getattr(router, "__dict__", {})
+    if kept.get("strangle_mw", ())[:2] != (routes, settings):
+        kept["strangle_mw"] = (routes, settings, _load(routes, settings))
+    engine: Engine = kept["strangle_mw"][2]
+    return engine
+
+
+def _tell_of_outer(app: Any) -> None:
+    for entry in getattr(app, "user_middleware", ()):
+        classes = [c.__name__ for c in getattr(entry.cls, "__mro__", ())]
+        if "StrangleMiddleware" in classes:
+            return
+        if "BaseHTTPMiddleware" in classes:
+            log.warning("%s", entry)
+
+
+def _inward(app: Any) -> Iterator[Any]:
+    """Yield an app and those that it wraps; the last is the router, if all name theirs `app` as Starlette's do."""
+    while app is not None:
+        yield app
+        inner = getattr(app, "app", None)
+        app = None if getattr(inner, "__self__", None) is app else inner  # `Router.app` is a method
+
+
+def _load(routes: Source, session_user: str | None = None, **settings: Any) -> Engine:
+    given = settings.pop("identify", None)
+    if given is not None and session_user is not None:
+        raise ConfigError([Problem("session_user", "give it or `identify`, not both", "session-user")])
+    found = None if given is not None else _FrameworkUser(session_user)
+    engine = Engine(routes, identify=given or found, framework_cookies=(SESSION_COOKIE,), **settings)
+    if engine.settings.interface == "wsgi":
+        raise ConfigError([Problem("strangle.interface", "this app is ASGI; remove it", "interface")])
+    if engine.settings.serve is not None:
+        raise ConfigError([Problem("strangle.serve", "this app is ASGI; remove it", "serve")])
+    if found is not None:
+        found.engine = engine
+    return engine
+
+
+# --- the user
+
+
+class _FrameworkUser:
+    """Names the user that a middleware around this one has found: in `scope["user"]`, or in the session."""
+
+    engine: Engine | None = None
+    _told = False
+
+    def __init__(self, session_key: str | None) -> None:
+        self._key = session_key
+
+    def __call__(self, head: RequestHead) -> Identity | None:
+        scope = head.source
+        if self._key is not None:
+            return _identity(self._found(scope, "session", "SessionMiddleware", {}).get(self._key))
+        user = self._found(scope, "user", "AuthenticationMiddleware", None)
+        if user is None or not user.is_authenticated:
+            return None
+        scheme = (head.header("authorization") or "").partition(" ")[0].lower()
+        return _identity(_id_of(user), user=user, from_cookie=scheme in _BY_THEMSELVES)
+
+    def _found(self, scope: Scope, key: str, middleware: str, default: Any) -> Any:
+        if key not in scope and not self._told and self._wanted():
+            self._told = True
+            what = "no scope[%r], so nobody is the user: call add_middleware(StrangleMiddleware, ...) before "
+            log.warning(what + "add_middleware(%s, ...), since the last one added is the outermost", key, middleware)
+        return scope.get(key, default)
+
+    def _wanted(self) -> bool:
+        """Tell whether the user is asked for on purpose: `sticky` does by default."""
+        if self._key is not None or self.engine is None:
+            return self._key is not None
+        routes = (route.declared for route in self.engine.snapshot.table.routes)
+        return any(r.identity or r.when is not None or tuple(r.sticky) != _STICKY for r in routes)
+
+
+def _id_of(user: Any) -> Any:
+    try:
+        return user.identity
+    except NotImplementedError:  # what Starlette's `BaseUser` does; a display name need not be of one user alone
+        return user.username
+
+
+def _identity(id_: Any, **more: Any) -> Identity | None:
+    return None if id_ is None else Identity(str(id_), **more)
+
+
+# --- the app's own endpoints
+
+
+def _counting(app: App, engine: Engine) -> App:
+    """Count what the app answers by the framework's own match."""
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        before = scope.get("route")
+        try:
+            await app(scope, receive, send)
+        finally:
+            if scope.get("route") is not before and (rule := _rule(scope)) is not None:
+                engine.states.endpoint_hit(scope["method"], rule)
+
+    return counted
+
+
+def _rule(scope: Scope) -> str | None:
+    """Return the path of the route that has answered, as the app declares it, behind those of its mounts.
+
+    None for what no route has answered, and for a method that the route does not know.
+    """
+    route = scope["route"]
+    if scope["type"] != "http" or scope["method"] not in (route.methods or (scope["method"],)):
+        return None
+    included = scope.get("fastapi", {}).get("effective_route_context")  # of FastAPI's `include_router`
+    path = included.path if included is not None and included.original_route is route else route.path
+    root = scope.get("root_path", "")
+    return root.removeprefix(scope.get("app_root_path", root)) + path
+
+
+__all__ = ["StrangleMiddleware"]
