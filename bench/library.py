@@ -237,7 +237,7 @@ class Invocation:
     """One request, an ASGI scope and its body, for the function behind an Invoke API, and ways to send it."""
 
     def __init__(self, url: str, scope: dict[str, Any], body: bytes) -> None:
-        from strangle_mw.asgi import _READER
+        from strangle_mw.asgi_head import HTTP
         from strangle_mw.config import load
         from strangle_mw.core.decision import prepare
 
@@ -245,7 +245,7 @@ class Invocation:
         snapshot = load({"upstreams": {ROUTE: modern}, "routes": [{"path": "/modern/*", "to": ROUTE}]})
         self._upstream = snapshot.upstreams[ROUTE]
         self._forward: Any = prepare(
-            snapshot, scope["method"], scope["raw_path"], scope["path"], scope, _READER
+            snapshot, scope["method"], scope["raw_path"], scope["path"], scope, HTTP
         )
         self._body, self._method = body, scope["method"]
 
@@ -319,13 +319,13 @@ def matcher(patterns: list[str]) -> Callable[[bytes], bool]:
 
 def preparer(patterns: list[str]) -> Callable[[dict[str, Any]], bool]:
     """Return all that happens to an ASGI scope before it is handed over or sent: `decision.prepare`."""
-    from strangle_mw.asgi import _READER
+    from strangle_mw.asgi_head import HTTP
     from strangle_mw.core.decision import LEGACY, prepare
 
     snapshot = _snapshot(tuple(patterns))
 
     def decide(scope: dict[str, Any]) -> bool:
-        found = prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, _READER)
+        found = prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, HTTP)
         return found is not LEGACY
 
     return decide
@@ -335,13 +335,13 @@ def decider(
     patterns: list[str], stage: str, weight: float | None = None
 ) -> Callable[[dict[str, Any]], object]:
     """Return `decision.prepare` over a table whose routes are all in one stage; the decision comes back."""
-    from strangle_mw.asgi import _READER
+    from strangle_mw.asgi_head import HTTP
     from strangle_mw.core.decision import prepare
 
     snapshot = _snapshot(tuple(patterns), stage=stage, weight=weight)
 
     def decide(scope: dict[str, Any]) -> object:
-        return prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, _READER)
+        return prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, HTTP)
 
     return decide
 
@@ -374,9 +374,9 @@ def chooser(weight: float, *sticky: str) -> Callable[[RequestHead], bool]:
 
 def request_head(scope: dict[str, Any]) -> RequestHead:
     """Return a request as the ASGI driver reads it."""
-    from strangle_mw.asgi import _READER
+    from strangle_mw.asgi_head import HTTP
 
-    return _READER.head(scope, scope["raw_path"], b"")
+    return HTTP.head(scope, scope["raw_path"], b"")
 
 
 def hasher() -> Callable[[str], int]:

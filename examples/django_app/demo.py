@@ -148,7 +148,8 @@ class Page:
 
     @property
     def orders(self) -> list[int]:
-        return sorted(int(number) for number in re.findall(r'href="/orders/(\d+)/"', self.text))
+        """The numbers of the orders in a list, as they come."""
+        return [int(number) for number in re.findall(r'href="/orders/(\d+)/"', self.text)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +230,7 @@ class Demo:
         alice = Visitor(self.monolith.port)
         print("\nAlice logs in on the monolith, and her orders come from the service")
         page = alice.submit("/accounts/login/", username="alice", password="demo")
-        self.see_orders(page, SERVICE, [1, 3, 4, 6])
+        self.see_orders(page, SERVICE, [6, 4, 3, 1])
         page = alice.get("/orders/6/")
         self.see("one of them", (200, SERVICE), (page.status, page.server))
         self.see("one of Bob's", 404, alice.get("/orders/5/").status)
@@ -248,15 +249,15 @@ class Demo:
 
         print("\nThe orders are rolled back, while everything runs")
         self.command("rollback", "orders", "--by", "demo", "--reason", "something looks odd", "--wait", "10")
-        self.see_orders(alice.get("/orders/"), MONOLITH, [1, 3, 4, 6, 7])
+        self.see_orders(alice.get("/orders/"), MONOLITH, [7, 6, 4, 3, 1])
 
         print("\nWhat there is to move")
-        self.command("inventory")
+        #self.command("inventory")
 
     def see_orders(self, page: Page, server: str, numbers: Sequence[int]) -> None:
         self.see("who made the list", server, page.server)
         self.see("for whom", "alice", page.user)
-        self.see("which orders", list(numbers), page.orders)
+        self.see("which orders, newest first", list(numbers), page.orders)
 
     def stay(self) -> NoReturn:
         """Go back to the table of the file, and watch the children until a signal ends this."""

@@ -92,11 +92,11 @@ def strangle(
     forwarded, `max_body` the bytes that a forwarded body may have, `replay_limit` those up to which one is
     kept so that the wrapped app can answer after all. `identify` names the user of a request by an id or an
     `Identity`, for sticky splits, for `when` and for the tokens that `identity` tells how to make;
-    `session_cookies` are those that no upstream gets. `learn` counts what the app answers. `store` is where live changes are kept (`sqlite:///path.db`, `redis://host`); `pin` lets testers
-    choose a side. `serve="asgi"` serves a WSGI app from an ASGI server: the app on a pool of `threads` (40),
-    forwarded requests on the event loop. The same names stand in the file's table `[strangle]`, and those
-    given here go first. Raises `ConfigError` with every problem of the table and `TypeError` if `app` is not
-    an app.
+    `session_cookies` are those that no upstream gets. `learn` counts what the app answers. `store` is where
+    live changes are kept (`sqlite:///path.db`, `redis://host`); `pin` lets testers choose a side.
+    `serve="asgi"` serves a WSGI app from an ASGI server: the app on a pool of `threads` (40), forwarded
+    requests on the event loop. The same names stand in the file's table `[strangle]`, and those given here go
+    first. Raises `ConfigError` with every problem of the table and `TypeError` if `app` is not an app.
     """
     from strangle_mw.core.interface import detect_interface
     from strangle_mw.core.model import DEFAULT_THREADS

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from strangle_mw.core.identity import Identity, NeedsIdentity, read_identity
 
 if TYPE_CHECKING:
+    from strangle_mw.core.identity import Minter
     from strangle_mw.core.messages import RequestHead
 
 T = TypeVar("T")
@@ -69,6 +70,22 @@ class _Told:
         if not self._once:
             self._once = True
             _log.exception("%s (told once)", self._what)
+
+
+class Telling:
+    """A `Minter` whose failures are told once; they come of further claims that a user's code has made."""
+
+    def __init__(self, minter: Minter) -> None:
+        self._minter = minter
+        self._told = _Told("no token could be made, the request is answered with 502")
+
+    def mint(self, upstream: str, identity: Identity, method: str, path: bytes, query: bytes) -> bytes:
+        """Return a token, as `Minter.mint`."""
+        try:
+            return self._minter.mint(upstream, identity, method, path, query)
+        except ValueError:
+            self._told()
+            raise
 
 
 def identifying(identify: Any) -> dict[str, Any]:

@@ -55,13 +55,11 @@ def app_commands(find: Callable[[], AppContext]) -> list[click.Command]:
     `find` is called by each command when it runs; it raises `ConfigError` if the table or a setting cannot be
     used, which every command tells, and exits with 1.
     """
-    target: Callable[[], _AppTarget] = lambda: _AppTarget(find())  # noqa: E731 - the two are alike
-    snapshot: Callable[[], Snapshot] = lambda: find().engine.snapshot  # noqa: E731
     return [
         bound("check", _check, lambda: find, ()),
-        *table_commands(snapshot),
+        *table_commands(lambda: find().engine.snapshot),
         bound("inventory", _inventory, find, ()),
-        *live_commands(target),
+        *live_commands(lambda: _AppTarget(find())),
     ]
 
 

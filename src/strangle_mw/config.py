@@ -18,15 +18,15 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from strangle_mw.asking import asked, identifying
+from strangle_mw.asking import Telling, asked, identifying
 from strangle_mw.core.compile import RouteCompiler
-from strangle_mw.core.compiled import RespondWith
+from strangle_mw.core.compiled import ForwardTo, RespondWith
 from strangle_mw.core.decision import Snapshot
 from strangle_mw.core.hygiene import Hygiene, TrustedPeers, is_https
 from strangle_mw.core.identity import Mint
 from strangle_mw.core.lint import duplicate_names, slow_regexes, ties, unreachable
 from strangle_mw.core.messages import is_token
-from strangle_mw.core.model import Respond, Route, Split, Upstream
+from strangle_mw.core.model import Respond, Route, Upstream
 from strangle_mw.core.routing import RouteTable
 from strangle_mw.core.settings import IdentityTokens, Settings, TableOptions
 from strangle_mw.core.staging import Crowd
@@ -36,12 +36,15 @@ from strangle_mw.files import read_file
 from strangle_mw.stores import check_store_url
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from strangle_mw.core.compiled import CompiledRoute, CompiledUpstream
 
 Source = str | PathLike[str] | Mapping[str, Any] | Sequence[Route | Mapping[str, Any]]
 """What `strangle` takes as its routes: a file's path, a document as a dict, or a list of routes."""
+
+MintHook = Callable[[IdentityTokens, Sequence[str]], Mint]
+"""Reads the keys of identity tokens, for the upstreams with these names."""
 
 JWKS_ROUTE = "strangle-jwks"
 """The route that publishes the keys of identity tokens."""
@@ -83,7 +86,7 @@ def load(
     new_id: Callable[[], bytes] = lambda: b"0" * 32,
     now: Callable[[], float] = time,
     known: Mapping[str, CompiledUpstream] | None = None,
-    mint: Callable[[IdentityTokens, Collection[str]], Mint] | None = None,
+    mint: MintHook | None = None,
     framework_cookies: Sequence[str] | None = None,
     **settings: Any,
 ) -> Snapshot:
@@ -102,19 +105,26 @@ def load(
     document = _decode(data, decoder)
     given = {k: v for k, v in settings.items() if v is not None and (v != () or k == "session_cookies")}
     in_code = Decoder(problems, from_file=False).table(Settings, given, "strangle()") or Settings()
-    merged = dataclasses.replace(document.strangle, **{k: getattr(in_code, k) for k in given})
+    known_here = {k: getattr(in_code, k) for k in given if hasattr(in_code, k)}
+    merged = dataclasses.replace(document.strangle, **known_here)
     # Functions are told by their addresses, which differ from process to process.
     text = re.sub(r" at 0x[0-9a-f]+", "", repr(data))
     revision = blake2b(text.encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
     if merged.session_cookies is None and framework_cookies is not None:
         merged = dataclasses.replace(merged, session_cookies=framework_cookies)
-    keys = _keys(document, merged, mint, problems)
-    snapshot = _compile(document, merged, problems, hop_marker, known or {}, keys)
+    compiler = RouteCompiler(
+        document.upstreams,
+        loose_slash=document.trailing_slash == "ignore",
+        known=known,
+        session_cookies=merged.session_cookies,
+    )
+    snapshot, keys = _compile(document, merged, problems, hop_marker, compiler, mint)
     hygiene = dataclasses.replace(snapshot.hygiene, new_id=new_id)
     crowd = Crowd(pin=merged.pin, new_id=new_id, draw=draw, now=now, is_https=lambda h: is_https(h, hygiene))
     origins = frozenset(merged.identity.origins if merged.identity is not None else ())
     asking = identifying(merged.identify)
-    crowd = dataclasses.replace(crowd, **asking, minter=keys.minter, origins=origins)
+    minter = None if keys.minter is None else Telling(keys.minter)
+    crowd = dataclasses.replace(crowd, **asking, minter=minter, origins=origins)
     return dataclasses.replace(snapshot, revision=revision, hygiene=hygiene, crowd=crowd)
 
 
@@ -167,19 +177,17 @@ def _compile(
     settings: Settings,
     problems: list[Problem],
     hop_marker: bytes,
-    known: Mapping[str, CompiledUpstream],
-    keys: Mint,
-) -> Snapshot:
+    compiler: RouteCompiler,
+    mint: MintHook | None,
+) -> tuple[Snapshot, Mint]:
     loose = document.trailing_slash == "ignore"
-    compiler = RouteCompiler(
-        document.upstreams, loose_slash=loose, known=known, session_cookies=settings.session_cookies
-    )
     for name, upstream in document.upstreams.items():
         if upstream is not None:
             compiler.begin(f"upstreams.{name}")
             compiler.upstreams.add(name, upstream)
     compiled = [compiler.compile(_guarded(r, i), i) for i, r in enumerate(document.routes) if r is not None]
     routes = [r for r in compiled if r is not None]
+    keys = _keys(routes, settings, mint, problems)
     if settings.identity is not None and settings.identity.jwks_path:
         routes += _published(compiler, settings.identity.jwks_path, keys.jwks, len(document.routes))
     upstreams = compiler.upstreams.compiled
@@ -188,7 +196,7 @@ def _compile(
     problems += [*duplicate_names(routes), *unreachable(routes), *_check_settings(settings)]
     if problems:
         raise ConfigError(_without_echoes(dict.fromkeys(problems)))
-    return Snapshot(
+    snapshot = Snapshot(
         RouteTable(routes, loose_slash=loose),
         upstreams,
         TableOptions(ambiguous=document.ambiguous, trailing_slash=document.trailing_slash),
@@ -200,40 +208,38 @@ def _compile(
         settings,
         warnings=tuple(_warnings(routes, upstreams)),
     )
+    return snapshot, keys
 
 
 def _keys(
-    document: Document,
-    settings: Settings,
-    mint: Callable[[IdentityTokens, Collection[str]], Mint] | None,
-    problems: list[Problem],
+    routes: Sequence[CompiledRoute], settings: Settings, mint: MintHook | None, problems: list[Problem]
 ) -> Mint:
     """Read the keys of identity tokens, as far as routes need any."""
-    asking = [i for i, r in enumerate(document.routes) if r is not None and r.identity]
-    if asking and settings.identity is None:
+    asking = [r for r in routes if isinstance(r.action, ForwardTo) and r.action.identity]
+    if settings.identity is None:
+        if any(re.match(r"strangle(\(\))?\.identity\b", p.where) for p in problems):
+            return Mint(None)  # it is there, and could not be read
         what = "needs keys: give `secrets` or `keys` under [strangle.identity] (docs/identity.md)"
-        problems += [Problem(f"routes[{i}].identity", what, "identity-keys") for i in asking]
-    if settings.identity is None or mint is None:
+        problems += [Problem(f"routes[{r.index}].identity", what, "identity-keys") for r in asking]
         return Mint(None)
-    if asking and settings.identify is None:
+    if mint is None:
+        return Mint(None)
+    if settings.identify is None:
         what = "nobody names the user: give `identify`, or use an integration (docs/identity.md)"
-        problems += [Problem(f"routes[{i}].identity", what, "identity-identify") for i in asking]
-    named = {s.upstream if isinstance(s, Split) else s for i in asking for s in _targets(document.routes[i])}
-    found = mint(settings.identity, sorted(t for t in named if isinstance(t, str)))
+        problems += [Problem(f"routes[{r.index}].identity", what, "identity-identify") for r in asking]
+    upstreams = {u.name for r in asking if isinstance(r.action, ForwardTo) for u in r.action.upstreams}
+    found = mint(settings.identity, sorted(upstreams))
     problems += found.problems
     return found
 
 
-def _targets(route: Route | None) -> Sequence[Any]:
-    to = route.to if route is not None else None
-    return to if isinstance(to, list | tuple) else [to]
-
-
 def _published(compiler: RouteCompiler, path: str, jwks: bytes, index: int) -> Iterator[CompiledRoute]:
     """Make the route that publishes the public keys; its key set may be kept for some minutes (RFC 7517)."""
-    compiler.begin("strangle.identity.jwks_path")
+    others, compiler.problems = compiler.problems, []
     fixed = Respond(status=200, body=jwks.decode(), content_type="application/jwk-set+json")
     route = compiler.compile(Route(f"GET {path}", name=JWKS_ROUTE, respond=fixed), index)
+    where = "strangle.identity.jwks_path"
+    compiler.problems = [*others, *(dataclasses.replace(p, where=where) for p in compiler.problems)]
     if route is not None and isinstance(route.action, RespondWith):
         headers = (*route.action.headers, (b"cache-control", b"public, max-age=300"))
         yield dataclasses.replace(route, action=dataclasses.replace(route.action, headers=headers))

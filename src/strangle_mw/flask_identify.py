@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from flask import current_app, session
 from werkzeug.test import create_environ
-from werkzeug.utils import import_string
+from werkzeug.utils import ImportStringError, import_string
 
 from strangle_mw.asking import is_awaited
 from strangle_mw.core.identity import Identity
@@ -55,8 +55,9 @@ def find_identify(app: Flask, given: Any) -> Any:
     if isinstance(given, str):
         try:
             given = import_string(given)
-        except ImportError as exc:
-            raise ConfigError([Problem(_KEY, f"cannot be imported: {exc}", "identify-import")]) from exc
+        except ImportStringError as exc:
+            what = f"cannot be imported: {exc.exception}"
+            raise ConfigError([Problem(_KEY, what, "identify-import")]) from exc
     if not callable(given):
         raise ConfigError([Problem(_KEY, "must be a function, or 'module:name' of one", "type")])
     if is_awaited(given):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from strangle_mw.core.events import safe_text
 from strangle_mw.core.overrides import OverridesError, latest_revision, parse_overrides
+from strangle_mw.core.usage import DAY, outdated, usage_fields
 from strangle_mw.stores.base import MAX_FACT, StoreError, to_json
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class Follower:
         self._published, self._checked = "", 0.0
         self._flushed = self._beaten = 0.0
         self._changed = False
+        self._pruned = 0
         self._started = time()
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
 
@@ -185,6 +187,7 @@ class Follower:
             if now is None or now >= self._flushed + FLUSH:
                 self._flushed = now or 0.0
                 self._try("write", self._write)
+                self._try("prune", self._prune)
             if leaving and not self._beaten:
                 return  # nobody knows this process: it has not served
             if now is None or self._changed or now >= self._beaten + BEAT:
@@ -202,12 +205,14 @@ class Follower:
             self._back(doing)
 
     def _write(self) -> None:
-        counts = self._states.take_counts()
+        counts, hits = self._states.take_counts(), self._states.take_endpoints()
         try:
-            if counts:
-                self._store.add_counts({key.field(): number for key, number in counts.items()})
+            if counts or hits:
+                fields = {key.field(): number for key, number in counts.items()}
+                self._store.add_counts(fields | usage_fields(hits, counts, int(time() // DAY)))
         except BaseException:
             self._states.return_counts(counts)
+            self._states.return_endpoints(hits)
             raise
         events = self._states.take_events()
         try:
@@ -216,6 +221,14 @@ class Follower:
         except BaseException:
             self._states.return_events(events)
             raise
+
+    def _prune(self) -> None:
+        """Forget, once a day, the hits of days that are long over."""
+        today = int(time() // DAY)
+        if today != self._pruned:
+            for prefix in outdated(self._store.counts(), today):
+                self._store.reset_counts(prefix)
+            self._pruned = today
 
     def _beat(self, life: float) -> None:
         table = self._live.table

@@ -126,6 +126,7 @@ def explain(snapshot: Snapshot, method: str, url: str, headers: Sequence[str] = 
         fields.insert(0, (b"host", host))
     method = method.upper() if method.isascii() and method.isalpha() else method
     head = RequestHead(method, raw, query, fields, scheme)
+    head.identify = snapshot.crowd.identify
     decoded = unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
     decision = prepare(snapshot, method, raw, decoded, head, _Reader())
     fitting = candidates(snapshot, head)

@@ -6,11 +6,12 @@ live here; the ASGI driver forwards. Nothing of Starlette is imported.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from strangle_mw.asgi import ASGIStrangler, Receive, Scope, Send
 from strangle_mw.core.identity import Identity
-from strangle_mw.core.model import Route
+from strangle_mw.core.inventory import WEBSOCKET
 from strangle_mw.engine import Engine, log
 from strangle_mw.errors import ConfigError, Problem
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 SESSION_COOKIE: Final = "session"
 """The cookie of Starlette's `SessionMiddleware`, unless it is told another."""
 
-_STICKY = Route.__dataclass_fields__["sticky"].default
-
 _BY_THEMSELVES = ("", "basic", "digest", "negotiate", "ntlm")
 """What of `Authorization` browsers send without being told to; "" is none, and then a cookie."""
 
@@ -34,17 +33,19 @@ _BY_THEMSELVES = ("", "basic", "digest", "negotiate", "ntlm")
 class StrangleMiddleware:
     """Strangle a Starlette or FastAPI app: `app.add_middleware(StrangleMiddleware, routes="strangle.toml")`.
 
-    `routes` is what `strangle` takes, or what `load` has made of that; `settings` are those of `strangle`, and
-    `session_user`, the key under which the session holds the user's id. Whoever is in `scope["user"]` is the
-    user otherwise. A table that cannot be used keeps the server from starting, with every problem.
+    `routes` is what `strangle` takes, or what `load` has made of it; `settings` are those of `strangle` and
+    `session_user`, the key under which the session holds the user's id. Otherwise the user is whoever stands
+    in `scope["user"]`. A table that cannot be used keeps the server from starting, with every problem.
     """
+
+    engine: Engine
 
     def __init__(self, app: App, routes: Source | Engine | None = None, **settings: Any) -> None:
         self.app = app
         self._strangled: ASGIStrangler | None = None
         try:
-            engine = _engine(app, routes, settings)
-            self._strangled = ASGIStrangler(_counting(app, engine), engine)
+            self.engine = _engine(app, routes, settings)
+            self._strangled = ASGIStrangler(_counting(app, self.engine), self.engine)
         except Exception as exc:  # noqa: BLE001 - raised by `_refuse`
             # Starlette makes its middlewares while the server starts, and of what is raised there servers
             # conclude that the app has no lifespan: they would go on, and fail request by request.
@@ -56,7 +57,7 @@ class StrangleMiddleware:
 
         Raises `ConfigError` with every problem.
         """
-        return _load(routes, settings)
+        return _load(routes, **settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one scope."""
@@ -86,25 +87,30 @@ def _engine(app: App, routes: Source | Engine | None, settings: dict[str, Any]) 
     if any(isinstance(a, ASGIStrangler | StrangleMiddleware) for a in (*outer, router)):
         raise RuntimeError("this app is wrapped already; add StrangleMiddleware once, with all routes")
     if isinstance(routes, Engine):
+        if settings:
+            what = "these settings belong to `load`, which has made the table"
+            raise ConfigError([Problem(name, what, "settings-late") for name in settings])
         return routes
     kept = getattr(router, "__dict__", {})
     if kept.get("strangle_mw", ())[:2] != (routes, settings):
-        kept["strangle_mw"] = (routes, settings, _load(routes, settings))
+        kept["strangle_mw"] = (routes, settings, _load(routes, **settings))
     engine: Engine = kept["strangle_mw"][2]
     return engine
 
 
 def _tell_of_outer(app: Any) -> None:
+    """Warn of what ends an answer cleanly that was cut (promise P6), if it stands around this middleware."""
     for entry in getattr(app, "user_middleware", ()):
-        classes = [c.__name__ for c in getattr(entry.cls, "__mro__", ())]
-        if "StrangleMiddleware" in classes:
+        names = [c.__name__ for c in getattr(entry.cls, "__mro__", ())]
+        if "StrangleMiddleware" in names:
             return
-        if "BaseHTTPMiddleware" in classes:
-            log.warning("%s", entry)
+        if "BaseHTTPMiddleware" in names:
+            what = "behind %r, an answer of no known length that the upstream cuts off looks whole: %s"
+            log.warning(what, entry, "add StrangleMiddleware after it, so that it stands outside")
 
 
 def _inward(app: Any) -> Iterator[Any]:
-    """Yield an app and those that it wraps; the last is the router, if all name theirs `app` as Starlette's do."""
+    """Yield an app and those in it; the last is the router, if all name theirs `app` as Starlette's do."""
     while app is not None:
         yield app
         inner = getattr(app, "app", None)
@@ -151,22 +157,22 @@ class _FrameworkUser:
     def _found(self, scope: Scope, key: str, middleware: str, default: Any) -> Any:
         if key not in scope and not self._told and self._wanted():
             self._told = True
-            what = "no scope[%r], so nobody is the user: call add_middleware(StrangleMiddleware, ...) before "
-            log.warning(what + "add_middleware(%s, ...), since the last one added is the outermost", key, middleware)
+            what = "there is no scope[%r], so nobody is the user: add StrangleMiddleware before %s, %s"
+            log.warning(what, key, middleware, "since the last one added is the outermost")
         return scope.get(key, default)
 
     def _wanted(self) -> bool:
-        """Tell whether the user is asked for on purpose: `sticky` does by default."""
+        """Tell whether somebody counts on the user: `sticky` goes on to the next key."""
         if self._key is not None or self.engine is None:
             return self._key is not None
         routes = (route.declared for route in self.engine.snapshot.table.routes)
-        return any(r.identity or r.when is not None or tuple(r.sticky) != _STICKY for r in routes)
+        return any(r.identity or r.when is not None or list(r.sticky) == ["user"] for r in routes)
 
 
 def _id_of(user: Any) -> Any:
     try:
         return user.identity
-    except NotImplementedError:  # what Starlette's `BaseUser` does; a display name need not be of one user alone
+    except NotImplementedError:  # Starlette's `BaseUser`; a display name may be that of two users
         return user.username
 
 
@@ -181,28 +187,38 @@ def _counting(app: App, engine: Engine) -> App:
     """Count what the app answers by the framework's own match."""
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-        before = scope.get("route")
+        before = scope.get("endpoint")
         try:
             await app(scope, receive, send)
         finally:
-            if scope.get("route") is not before and (rule := _rule(scope)) is not None:
-                engine.states.endpoint_hit(scope["method"], rule)
+            if scope["type"] != "lifespan":
+                method = scope.get("method", WEBSOCKET)
+                engine.states.endpoint_hit(method, _rule(scope, method, before))
 
     return counted
 
 
-def _rule(scope: Scope) -> str | None:
-    """Return the path of the route that has answered, as the app declares it, behind those of its mounts.
+def _rule(scope: Scope, method: str, before: Any) -> str:
+    """Return the path of the endpoint that has answered, as the app declares it, behind those of its mounts.
 
-    None for what no route has answered, and for a method that the route does not know.
+    "" if none has, or none that knows the method; `before` is what stood for the endpoint in the scope.
     """
-    route = scope["route"]
-    if scope["type"] != "http" or scope["method"] not in (route.methods or (scope["method"],)):
-        return None
-    included = scope.get("fastapi", {}).get("effective_route_context")  # of FastAPI's `include_router`
-    path = included.path if included is not None and included.original_route is route else route.path
-    root = scope.get("root_path", "")
-    return root.removeprefix(scope.get("app_root_path", root)) + path
+    endpoint = scope.get("endpoint")
+    if endpoint is before:
+        return ""
+    context = scope.get("fastapi", {}).get("effective_route_context")  # of FastAPI's `include_router`
+    included = getattr(context, "starlette_route", None) or context
+    # Starlette tells the route from 1.7 on; it and FastAPI always tell the endpoint, or the app of a mount.
+    told = chain((included, scope.get("route")), getattr(scope.get("app"), "routes", ()))
+    route = next((r for r in told if getattr(r, "endpoint", getattr(r, "app", None)) is endpoint), None)
+    if getattr(route, "routes", None) or method not in (getattr(route, "methods", None) or (method,)):
+        return ""
+    root: str = scope.get("root_path", "")
+    prefix = root.removeprefix(scope.get("app_root_path", root))
+    for name, value in scope.get("path_params", {}).items():
+        if name not in getattr(route, "param_convertors", ()):  # but of a mount
+            prefix = prefix.replace(f"/{value}", f"/{{{name}}}", 1)
+    return prefix + (getattr(route, "path", "") if hasattr(route, "endpoint") else "/{path:path}")
 
 
 __all__ = ["StrangleMiddleware"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from strangle_mw.core.balance import choose
 from strangle_mw.core.events import CounterKey, Event
 from strangle_mw.core.fallback import reason_of
+from strangle_mw.core.messages import STANDARD_METHODS
 from strangle_mw.core.resilience import CircuitBreaker, EndpointHealth, FallbackBudget
 from strangle_mw.stores.base import MAX_EVENTS
 
@@ -42,6 +43,14 @@ _LOGGED: Mapping[Kind, int] = {
 
 MAX_VERSIONS = 8
 """Versions of one function that are counted; an alias names two at most, the older ones are forgotten."""
+
+MAX_RULES = 1_000
+"""Endpoints of the wrapped app that are counted each by itself; a framework's rules are fewer, as a rule."""
+
+OTHER_RULES = "(other)"
+"""What further endpoints are counted under (promise P17)."""
+
+_METHODS = STANDARD_METHODS | {"WEBSOCKET"}
 
 _Key = tuple[str, str, int, str, str]
 
@@ -163,6 +172,8 @@ class States:
         self._upstreams: dict[CompiledUpstream, UpstreamState] = {}
         self._budgets: dict[str, FallbackBudget] = {}
         self._counts: dict[_Key, int] = {}
+        self._rules: set[str] = set()
+        self._asked: dict[tuple[str, str], int] = {}
         # More than a store keeps need not wait for it; the oldest are dropped.
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._hits: dict[str, float] = {}
@@ -204,6 +215,34 @@ class States:
         key = (route, dial.label, dial.points, side, outcome)
         with self._lock:
             self._counts[key] = self._counts.get(key, 0) + 1
+
+    def endpoint_hit(self, method: str, rule: str) -> None:
+        """Count a request that the wrapped app has answered, by the framework's own match.
+
+        `rule` is the text of the rule as the framework writes it, "" for a request that no endpoint of the
+        app is for; `method` is "WEBSOCKET" for one.
+        """
+        method = method if method in _METHODS else "other"
+        with self._lock:
+            if rule not in self._rules:
+                if len(self._rules) < MAX_RULES:
+                    self._rules.add(rule)
+                else:
+                    rule = OTHER_RULES
+            key = (method, rule)
+            self._asked[key] = self._asked.get(key, 0) + 1
+
+    def take_endpoints(self) -> Mapping[tuple[str, str], int]:
+        """Hand over the hits of the wrapped app's endpoints since the last time, by method and rule."""
+        with self._lock:
+            taken, self._asked = self._asked, {}
+        return taken
+
+    def return_endpoints(self, hits: Mapping[tuple[str, str], int]) -> None:
+        """Take back what could not be stored."""
+        with self._lock:
+            for key, number in hits.items():
+                self._asked[key] = self._asked.get(key, 0) + number
 
     def executed(self, upstream: str, version: str) -> None:
         """Count a call of a Lambda function by the version that has answered (an alias chooses it)."""

@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 
-from strangle_mw import Breaker, HeaderRules, Redirect, Respond, Route, Upstream, strangle
+from strangle_mw import Breaker, HeaderRules, IdentityTokens, Redirect, Respond, Route, Upstream, strangle
 
+SECRET = "o" * 32
+"""What tokens for the upstream `orders` are signed with; `X-User` says who asks."""
 left = []
 
 
@@ -130,10 +132,23 @@ def routes(address):
         Route("/hosted", hosts=["m.example"], to=address),
         Route("/beta", headers={"X-Beta": "1"}, to=address),
         Route("/preserve", to=Upstream(url=address, host="preserve")),
+        Route("/who/*", to="orders", identity=True),
     ]
+
+
+def strangled(app, address):
+    """Strangle an app of either kind, with the upstream at this address."""
+    return strangle(
+        app,
+        {"upstreams": {"orders": Upstream(url=address)}, "routes": routes(address)},
+        max_body=10_000_000,
+        identify=lambda head: head.header("x-user"),
+        identity=IdentityTokens(secrets={"orders": SECRET}),
+        allow_headers=["strangle_identity", "strangle.identity"],
+    )
 
 
 address = os.environ.get("STRANGLE_TEST_UPSTREAM")
 if address:
-    asgi = strangle(asgi, routes(address), max_body=10_000_000)  # type: ignore[assignment]
-    wsgi = strangle(wsgi, routes(address), max_body=10_000_000)  # type: ignore[assignment]
+    asgi = strangled(asgi, address)  # type: ignore[assignment]
+    wsgi = strangled(wsgi, address)  # type: ignore[assignment]

@@ -33,7 +33,7 @@ RANDOM = re.compile(
     rb"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
     re.IGNORECASE,
 )
-ITS_OWN = ("server", "date", "connection")
+ITS_OWN = ("server", "date", "connection", "transfer-encoding")
 
 
 def digest(method, uri, qop="auth", user="u", password="p"):
@@ -68,7 +68,27 @@ BODIES = [
     ((("Content-Type", "text/plain"), ("Content-Encoding", "x")), b""),
     ((CHUNKED, FORM[0][0]), b"4\r\na=1&\r\n3;x\r\nb=2\r\n0\r\n\r\n"),
 ]
-STATUSES = "200 201:1,500:0 204 301 304 305 401 402 404 406 407 418 429 500 502 503 504 599 x".split()
+STATUSES = (
+    200,
+    "201:1,500:0",
+    204,
+    301,
+    304,
+    305,
+    401,
+    402,
+    404,
+    406,
+    407,
+    418,
+    429,
+    500,
+    502,
+    503,
+    504,
+    599,
+    "x",
+)
 
 # Each rule of httpbin's URL map with targets to ask for, and with headers where they matter.
 SAMPLES = {
@@ -172,14 +192,11 @@ SAMPLES = {
 ELSEWHERE = [("GET", "/none"), ("POST", "/get"), ("PURGE", "/anything"), ("GET", "/redirect/0")]
 """What httpbin has no endpoint for, or fails at."""
 STRANGE = [
-    "/anything/a%2Fb//c/../d",
-    "/anything/%5C;x=1/./%ff",
-    "//get",
-    "/anything/%",
-    "/get/",
-    "/anything/a|b",
+    *(("GET", f"/anything/{path}") for path in ("a%2Fb//c/../d", "%5C;x=1/./%ff%00", "%", "a|b")),
+    ("GET", "//get"),
+    ("GET", "/get/"),
 ]
-"""Paths that servers read differently: the wrapped app gets them as they are; they are not forwarded."""
+"""Paths that are read in many ways, and all of them are below `/*`: both sides get them as they were sent."""
 
 
 def rules():
@@ -198,7 +215,7 @@ def asked():
             found.append((method, *_sample(first, headers), body))
         found += [("GET", *_sample(other), b"") for other in others]
     found += [("POST", "/anything", *body) for body in BODIES]
-    return found + [(method, target, (), b"") for method, target in ELSEWHERE]
+    return found + [(method, target, (), b"") for method, target in (*ELSEWHERE, *STRANGE)]
 
 
 def _sample(sample, headers=()):
@@ -291,8 +308,9 @@ def test_every_endpoint_of_httpbin_is_asked():
 
 def test_an_empty_table_changes_no_byte(bare, wrapped):
     client, name = wrapped
-    told = exact if name == "gunicorn-gthread" else in_front
-    requests = asked() + [("GET", target, (), b"") for target in STRANGE]
+    told, requests = exact, asked()
+    if name != "gunicorn-gthread":  # for others httpbin refuses chunked requests
+        told, requests = in_front, [r for r in requests if CHUNKED not in r[2]]
     assert [r for r in requests if told(client.ask(*r)) != told(bare.ask(*r))] == []
 
 
@@ -320,8 +338,3 @@ def test_what_forwarding_adds_to_a_request(bare, forwarding):
     assert behind == {"Host": HOST, "X-A": "1", **dict(ADDED)}
     assert re.fullmatch(r"1\.1 front,1\.1 \S+", via)
     assert len(request_id) == 32
-
-
-@pytest.mark.parametrize("target", STRANGE[:3])
-def test_a_path_that_servers_read_differently_is_not_forwarded(forwarding, target):
-    assert forwarding.ask("GET", target).status == 400

@@ -42,6 +42,8 @@ MIDDLEWARE = [
 STRANGLE: dict[str, Any] = {
     "ROUTES": os.environ.get("STRANGLE_ROUTES", "strangle.toml"),
     "STORE": f"sqlite:///{quote(str(DATA / 'live.db'))}",
+    # Who asks, signed for each upstream: 32 bytes or more, known to the two sides and to nobody else.
+    "IDENTITY": {"secrets": {"orders": "env:ORDERS_SECRET"}},
     "CLAIMS": "accounts.identity.claims",
 }
 
@@ -81,3 +83,9 @@ LOGIN_REDIRECT_URL = "orders"
 LOGOUT_REDIRECT_URL = "home"
 USE_TZ = True
 TIME_ZONE = "UTC"
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+}

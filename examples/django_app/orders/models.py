@@ -18,6 +18,7 @@ CATALOGUE = {
     "Enamel mug": Decimal("7.25"),
     "Hand grinder": Decimal("38.00"),
 }
+NEWEST_FIRST = ("-placed_at", "-id")
 
 
 class Orders(models.QuerySet):  # type: ignore[misc]
@@ -33,7 +34,8 @@ class Orders(models.QuerySet):  # type: ignore[misc]
         total = models.Sum(
             price, default=0, output_field=models.DecimalField(decimal_places=2, max_digits=10)
         )
-        return self.annotate(items=models.Sum("lines__quantity", default=0), total=total)  # type: ignore[no-any-return]
+        found = self.annotate(items=models.Sum("lines__quantity", default=0), total=total)
+        return found.order_by(*NEWEST_FIRST)  # type: ignore[no-any-return]  # Django forgets it here
 
 
 class Order(models.Model):  # type: ignore[misc]
@@ -53,7 +55,7 @@ class Order(models.Model):  # type: ignore[misc]
     objects = Orders.as_manager()
 
     class Meta:
-        ordering = ("-placed_at", "-id")
+        ordering = NEWEST_FIRST
 
     def __str__(self) -> str:
         return f"Order {self.pk}"

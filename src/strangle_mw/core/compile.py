@@ -325,9 +325,10 @@ class RouteCompiler:
 
     def _check_rule(self, where: str, name: str) -> None:
         raw = name.lower().encode("latin-1", "replace")
+        canonical = raw.replace(b"_", b"-").replace(b".", b"-")
         if not is_token(raw):
             self.problem(f"{where}.{name}", f"{name!r} cannot be the name of a header", "header-name")
-        elif raw in _OURS or raw.startswith((b"strangle-", b"x-forwarded-")):
+        elif raw in _OURS or canonical.startswith((b"strangle-", b"x-forwarded-")):
             self.problem(
                 f"{where}.{name}", f"{name} is set by the library and cannot be changed", "header-protected"
             )

@@ -151,8 +151,8 @@ def forward_headers(
     The fields are written as they stand in HTTP/1.1, each with its line end, and the empty line;
     `read_fields` takes them apart. The length is that of `Content-Length`, `CHUNKED`, `UNDECLARED`, or 0 for
     no body; `Transfer-Encoding` is left to the sender. Cookies with a name that is `withheld` stay here;
-    `identity` is the token for the upstream, b"" for none. Raises `Refused` on anything that two servers could
-    frame differently (promise P5).
+    `identity` is the token for the upstream, b"" for none. Raises `Refused` on anything that two servers
+    could frame differently (promise P5).
     """
     names, values = zip(*head.headers) if head.headers else ((), ())  # noqa: B905 - pairs, all of them
     recipe = _request_recipe(names, hygiene.allowed)
@@ -212,7 +212,7 @@ def _cookies_as_sent(
     if head.http_version >= "2":
         headers = _join_cookies(headers)
     if withheld:
-        found = [(n, withhold(v, withheld) if n == b"cookie" else v) for n, v in headers]
+        found = [(n, withhold(v, withheld) if n.lower() == b"cookie" else v) for n, v in headers]
         # An empty `Cookie` that was not empty says that there was one.
         headers = [new for new, old in zip(found, headers, strict=True) if new[1] or not old[1]]
     return (tuple(n for n, _ in headers), tuple(v for _, v in headers))
@@ -220,12 +220,12 @@ def _cookies_as_sent(
 
 def _join_cookies(headers: Sequence[Header]) -> list[Header]:
     """Join what HTTP/2 may split: HTTP/1.1 knows one `Cookie` (RFC 9113 section 8.2.3, proxy trap 18)."""
-    whole = b"; ".join(v for n, v in headers if n == b"cookie")
-    first = next((at for at, (n, _) in enumerate(headers) if n == b"cookie"), -1)
+    whole = b"; ".join(v for n, v in headers if n.lower() == b"cookie")
+    first = next(at for at, (n, _) in enumerate(headers) if n.lower() == b"cookie")
     return [
-        (n, whole if n == b"cookie" else v)
+        (n, whole if at == first else v)
         for at, (n, v) in enumerate(headers)
-        if n != b"cookie" or at == first
+        if n.lower() != b"cookie" or at == first
     ]
 
 

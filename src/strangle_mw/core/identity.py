@@ -83,7 +83,7 @@ def read_identity(found: object, head: RequestHead) -> Identity | None:
 
 
 def _by_cookie(head: RequestHead) -> bool:
-    names = {name for name, _ in head.headers}
+    names = {name.lower() for name, _ in head.headers}
     return b"cookie" in names and b"authorization" not in names
 
 
@@ -136,21 +136,36 @@ def withhold(value: bytes, names: Collection[bytes]) -> bytes:
     """Return a `Cookie` header without the cookies of these names; b"" if nothing is left.
 
     What remains is not touched (RFC 6265 section 4.2: pairs with semicolons between them, and servers split
-    there whatever is quoted).
+    there whatever is quoted). WSGI servers join two such headers with a comma; what stands behind one of ours
+    until the semicolon goes with it, as it may be of its value.
     """
-    kept = [pair for pair in value.split(b";") if _cookie_name(pair) not in names]
-    return b";".join(kept).strip(_BLANKS) if any(pair.strip(_BLANKS) for pair in kept) else b""
+    pairs = [_before_ours(pair, names) for pair in value.split(b";")]
+    kept = [pair for pair in pairs if pair is not None]
+    return b";".join(kept).strip(b" \t") if any(pair.strip(b" \t") for pair in kept) else b""
+
+
+def _before_ours(pair: bytes, names: Collection[bytes]) -> bytes | None:
+    parts = pair.split(b",")
+    for at, part in enumerate(parts):
+        if _cookie_name(part) in names and (at == 0 or b"=" in part):
+            return b",".join(parts[:at]) or None
+    return pair
 
 
 def without_cookies(headers: Iterable[Header], names: Collection[bytes]) -> list[Header]:
-    """Return an answer's headers without those that set one of these cookies."""
+    """Return an answer's headers without those that set one of these cookies.
+
+    A cookie `=a=1` has no name, and browsers send it as `a=1` (RFC 6265bis section 5.8.3).
+    """
     return [
-        (n, v) for n, v in headers if n != b"set-cookie" or _cookie_name(v.partition(b";")[0]) not in names
+        (n, v)
+        for n, v in headers
+        if n != b"set-cookie" or _cookie_name(v.partition(b";")[0].lstrip(b"= \t")) not in names
     ]
 
 
-# Frameworks strip what Python does, and some what a control of C is.
-_BLANKS: Final = b" \t\r\n\x0b\x0c"
+# What is no visible ASCII: some frameworks strip only blanks of a name, some whatever Unicode takes for one.
+_BLANKS: Final = bytes([*range(0x21), *range(0x7F, 0x100)])
 
 
 def _cookie_name(pair: bytes) -> bytes:

@@ -20,7 +20,7 @@ from strangle_mw.identity.gate import Seen, answer, read_scope
 from strangle_mw.identity.verifying import IdentityError, Verifier
 
 
-@sync_and_async_middleware
+@sync_and_async_middleware  # type: ignore[untyped-decorator]
 def identity_middleware(get_response: Any) -> Any:
     """Check the token of each request: a bad one is 401; so is none, if `required`."""
     verifier, required = _configured()
@@ -55,7 +55,7 @@ def _configured() -> tuple[Verifier, bool]:
 
 
 def _read(request: Any) -> Seen:
-    """Read a request; under WSGI Django has made text of the path, and `environ` is no longer the server's."""
+    """Read a request; under WSGI Django has made text of the path, in `environ`, too."""
     if hasattr(request, "scope"):
         return read_scope(request.scope)
     meta = request.META

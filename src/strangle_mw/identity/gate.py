@@ -21,7 +21,7 @@ logger = logging.getLogger("strangle_mw")
 
 
 class Seen(NamedTuple):
-    """What a token is checked with; `token` is None if there is none, and two of them joined are none at all."""
+    """What a token is checked with; `token` is None if there is none, and two joined are never good."""
 
     token: str | bytes | None
     method: str

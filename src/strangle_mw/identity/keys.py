@@ -1,15 +1,20 @@
-"""Keys of identity tokens, as PyJWT and cryptography want them: secrets, PEM texts, JWKs.
+"""What both sides of an identity token share: its size, its digest of a query, and keys of every form.
 
-Every error here is a `ValueError` whose text says what to do, and holds nothing of the key. Which key is
-used when is the business of `minting`, `verifying` and `remote`.
+Keys become what PyJWT and cryptography want. Every error is a `ValueError` whose text says what to do, and
+holds nothing of the key. Which key is used when is the business of `minting`, `verifying` and `remote`.
 """
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+LARGEST_TOKEN: Final = 8192
+"""Bytes of a token: more is neither minted nor read, and few servers take longer header fields."""
 
 SHORTEST_SECRET: Final = 32
 """Bytes that a secret needs for HS256 (RFC 7518 section 3.2)."""
@@ -23,6 +28,16 @@ _MAKE: Final = {
     "ES256": "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
     "EdDSA": "openssl genpkey -algorithm ed25519",
 }
+
+
+def b64(data: bytes) -> bytes:
+    """Return base64url without padding (RFC 7515 section 2)."""
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+def digest(query: bytes) -> str:
+    """Return `htq` of a query: its SHA-256 in base64url."""
+    return b64(sha256(query).digest()).decode()
 
 
 class Key(NamedTuple):
@@ -83,7 +98,7 @@ def read_jwks(document: object) -> dict[str, Key]:
     """
     found = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(found, list):
-        raise ValueError("is no key set")
+        raise ValueError("is no key set")  # noqa: TRY004 - the text of a document, not an argument's type
     keys = {}
     for jwk in found:
         if not isinstance(jwk, dict) or jwk.keys() & {"d", "k"}:

@@ -9,26 +9,30 @@ from __future__ import annotations
 import json
 import math
 import os
-from base64 import urlsafe_b64encode
-from hashlib import sha256
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec.json import encode
 
 from strangle_mw.core.identity import MAX_LIFETIME, RESERVED, TOKEN_TYPE, Mint, is_origin
 from strangle_mw.errors import Problem
-from strangle_mw.identity.keys import EXTRA, Key, private_key, secret_key, write_jwk
+from strangle_mw.identity.keys import (
+    EXTRA,
+    LARGEST_TOKEN,
+    Key,
+    b64,
+    digest,
+    private_key,
+    secret_key,
+    write_jwk,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from strangle_mw.core.identity import Identity
-    from strangle_mw.core.model import IdentityTokens, SigningKey
-
-LARGEST_TOKEN = 8192
-"""Bytes of a token; the other side reads no more, and servers take few longer header fields."""
+    from strangle_mw.core.settings import IdentityTokens, SigningKey
 
 _WHERE = "strangle.identity"
 
@@ -70,9 +74,9 @@ class TokenMinter:
     def mint(self, upstream: str, identity: Identity, method: str, path: bytes, query: bytes) -> bytes:
         """Return a token for this upstream and request.
 
-        Claims: RFC 7519 section 4.1; `htm` and `htu` after RFC 9449 section 4.2, `htu` being the path as it is
-        sent, `htq` the digest of the query if there is one. Raises `ValueError` for further claims that are
-        reserved, no JSON or too much.
+        Claims: RFC 7519 section 4.1; `htm` and `htu` after RFC 9449 section 4.2, `htu` being the path as it
+        is sent, `htq` the digest of the query if there is one. Raises `ValueError` for further claims that
+        are reserved, no JSON or too much.
         """
         now = int(self._clock())
         claims = {
@@ -115,21 +119,12 @@ class _Signer:
 
     def __init__(self, key: Key, kid: str = "") -> None:
         header = {"alg": key.algorithm, **({"kid": kid} if kid else {}), "typ": TOKEN_TYPE}
-        self._start = _b64(encode(header)) + b"."
+        self._start = b64(encode(header)) + b"."
         self._sign, self._material = key.worker.sign, key.material
 
     def sign(self, payload: bytes) -> bytes:
-        body = self._start + _b64(payload)
-        return body + b"." + _b64(self._sign(body, self._material))
-
-
-def digest(query: bytes) -> str:
-    """Return `htq` of a query: the unpadded base64url of its SHA-256."""
-    return _b64(sha256(query).digest()).decode()
-
-
-def _b64(data: bytes) -> bytes:
-    return urlsafe_b64encode(data).rstrip(b"=")
+        body = self._start + b64(payload)
+        return body + b"." + b64(self._sign(body, self._material))
 
 
 # --- settings

@@ -28,7 +28,7 @@ USABLE: Final = 3600
 """Seconds for which keys are used while no new ones can be had."""
 
 PAUSE: Final = 10
-"""Seconds between two requests for keys, whatever their outcome, and however many tokens name unknown ones."""
+"""Seconds between two requests for keys, however they end, and however many tokens name unknown ones."""
 
 _TIMEOUT: Final = 5.0
 _LARGEST: Final = 65_536
@@ -71,14 +71,16 @@ class RemoteKeys:
         return self._keys if self._clock() < self._got + USABLE else {}
 
     def _ask(self) -> None:
-        self._asked = self._clock()
+        keys = None
         try:
             with self._opener.open(self._url, timeout=_TIMEOUT) as answer:
-                self._keys = read_jwks(json.loads(answer.read(_LARGEST)))
+                keys = read_jwks(json.loads(answer.read(_LARGEST)))
         except (OSError, HTTPException, ValueError, RecursionError) as exc:  # HTTPError, TLS, no JSON
             logger.warning("identity: the keys cannot be had: %s", type(exc).__name__)
-        else:
-            self._got = self._asked
+        now = self._clock()
+        if keys is not None:
+            self._keys, self._got = keys, now
+        self._asked = now  # only now: until then, others find it due and wait
 
 
 class _NoRedirect(HTTPRedirectHandler):

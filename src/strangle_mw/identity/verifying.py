@@ -6,7 +6,6 @@ is the business of the modules beside. Nothing of a token gets into an error or 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from base64 import urlsafe_b64decode
@@ -16,12 +15,12 @@ from urllib.parse import unquote_to_bytes
 
 from strangle_mw.core.identity import MAX_LIFETIME, TOKEN_TYPE, Identity
 from strangle_mw.errors import StrangleError
-from strangle_mw.identity.keys import Key, public_key, read_jwks, secret_key
-from strangle_mw.identity.minting import LARGEST_TOKEN, digest
-from strangle_mw.identity.remote import RemoteKeys
+from strangle_mw.identity.keys import LARGEST_TOKEN, Key, digest, public_key, read_jwks, secret_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from strangle_mw.identity.remote import RemoteKeys
 
 Reason = Literal[
     "algorithm",
@@ -60,7 +59,7 @@ T = TypeVar("T")
 
 
 class IdentityError(StrangleError):
-    """A token is refused; `reason` is of a closed set, `status` what a client is told: 401, or 503 ("keys")."""
+    """A token is refused; `reason` is of a closed set, `status` is 401, or 503 for "keys"."""
 
     def __init__(self, reason: Reason) -> None:
         self.reason = reason
@@ -99,7 +98,7 @@ class Verifier:
         given = [secrets] if isinstance(secrets, str | bytes) else secrets
         self._secrets = [_named("secrets", secret_key, s) for s in given]
         self._keys = _read_keys(keys or {})
-        self._remote = RemoteKeys(jwks_url) if jwks_url else None
+        self._remote = _remote(jwks_url) if jwks_url else None
 
     def verify(
         self, token: str | bytes, *, method: str = "", path: str | bytes = "", query: str | bytes = b""
@@ -111,7 +110,7 @@ class Verifier:
         `claims` of the result are all that the token has. With `jwks_url` this may wait for the network.
         """
         parts = _Parts(token)
-        keys = self._secrets if self._secrets else [self._find(parts.kid)]
+        keys = self._secrets or [self._find(parts.kid)]
         claims = parts.claims(keys)
         self._check(claims)
         if self._match_request and not _is_for(claims, method, path, query):
@@ -123,7 +122,9 @@ class Verifier:
     ) -> Identity:
         """Do as `verify`, and wait for the network in a thread, if at all."""
         if self._remote is not None and self._remote.due(kid := _Parts(token).kid):
-            await asyncio.to_thread(self._find, kid)
+            from asyncio import to_thread
+
+            await to_thread(self._find, kid)
         return self.verify(token, method=method, path=path, query=query)
 
     def _find(self, kid: str) -> Key:
@@ -182,7 +183,7 @@ class _Parts:
             header = get_unverified_header(text)  # every part is strict base64url afterwards
         except (InvalidTokenError, ValueError):
             raise IdentityError("malformed") from None
-        # What is not known may not be skipped (`crit`, `b64`), and says nothing of where keys are (`jku`, `jwk`).
+        # What is not known may not be skipped (`crit`), nor say where keys are (`jku`, `jwk`).
         if header.keys() - {"alg", "kid", "typ"}:
             raise IdentityError("malformed")
         if header.get("typ") != TOKEN_TYPE:
@@ -223,6 +224,12 @@ def _is_for(claims: Mapping[str, Any], method: str, path: str | bytes, query: st
 
 def _raw(text: str | bytes) -> bytes:
     return text.encode("latin-1") if isinstance(text, str) else text
+
+
+def _remote(url: str) -> RemoteKeys:
+    from strangle_mw.identity.remote import RemoteKeys
+
+    return RemoteKeys(url)
 
 
 def _read_keys(keys: Mapping[str, Any]) -> Mapping[str, Key]:

@@ -14,8 +14,8 @@ from ...models import CATALOGUE, Order  # noqa: TID252 - `orders` is found by Dj
 
 PASSWORD = "demo"
 USERS = {
-    "alice": ("Customers", {}),
-    "bob": ("Sales", {"is_staff": True, "is_superuser": True}),
+    "alice": "Customers",
+    "bob": "Sales",
 }
 ORDERS = [  # of whom, days ago, status, how many of each product
     ("alice", 41, Order.Status.SHIPPED, (2, 1, 0, 0)),
@@ -44,17 +44,18 @@ class Command(BaseCommand):  # type: ignore[misc]
         self.stdout.write(f"{len(ORDERS)} orders; log in as {' or '.join(USERS)}, password {PASSWORD}")
 
     def fill(self) -> None:
-        users = {name: self.user(name, *facts) for name, facts in USERS.items()}
+        users = {name: self.user(name, group) for name, group in USERS.items()}
         for name, days, status, numbers in ORDERS:
             placed = timezone.now() - timedelta(days=days)
             order = Order.objects.create(customer=users[name], status=status, placed_at=placed)
             order.add({product: n for product, n in zip(CATALOGUE, numbers, strict=True) if n})
 
-    def user(self, name: str, group: str, flags: dict[str, bool]) -> User:
-        """Make a user and the group, which may see the orders on the admin site if it is Sales."""
-        user = User.objects.create_user(name, f"{name}@example.com", PASSWORD, **flags)
+    def user(self, name: str, group: str) -> User:
+        """Make a user and the group; Sales is staff, and may do anything to orders on the admin site."""
+        staff = group == "Sales"
+        user = User.objects.create_user(name, f"{name}@example.com", PASSWORD, is_staff=staff)
         made, _ = Group.objects.get_or_create(name=group)
-        if group == "Sales":
+        if staff:
             made.permissions.set(Permission.objects.filter(content_type__app_label="orders"))
         user.groups.add(made)
         return user

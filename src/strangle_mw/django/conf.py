@@ -1,0 +1,246 @@
+"""From `settings.STRANGLE` to the engine of this process.
+
+A problem names its place as it stands in the settings: `STRANGLE["ROUTES"][3].weight`. What a setting means
+is `strangle_mw.config`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from inspect import iscoroutinefunction
+from os import PathLike, fspath
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from strangle_mw.config import load
+from strangle_mw.core.identity import Identity, read_identity
+from strangle_mw.core.settings import Settings
+from strangle_mw.engine import Engine
+from strangle_mw.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    from strangle_mw.config import Source
+    from strangle_mw.core.decision import Snapshot
+    from strangle_mw.core.messages import RequestHead
+
+# Django says which interface there is, and its endpoints need not be learned.
+_NOT_HERE = frozenset(("interface", "serve", "threads", "learn", "admin"))
+_SETTINGS = {f.name.upper(): f.name for f in fields(Settings) if f.name not in _NOT_HERE}
+KEYS = ("ROUTES", *_SETTINGS, "CLAIMS")
+"""What `STRANGLE` may hold."""
+
+_FUNCTIONS = ("IDENTIFY", "CLAIMS")
+_RESETTING = ("STRANGLE", "BASE_DIR", "INSTALLED_APPS", "SESSION_COOKIE_NAME", "CSRF_COOKIE_NAME")
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What `STRANGLE` says: the routes, and the settings by the names that `Engine` takes."""
+
+    source: Source
+    settings: Mapping[str, Any]
+
+
+def configured() -> Configured:
+    """Read `settings.STRANGLE`; raise `ConfigError` with every problem of its keys."""
+    given = getattr(settings, "STRANGLE", None)
+    if not isinstance(given, Mapping):
+        what = "is not set" if given is None else f"must be a dict, not {type(given).__name__}"
+        raise ConfigError([Problem("STRANGLE", f'{what}; write STRANGLE = {{"ROUTES": [...]}}', "settings")])
+    problems = [*_strangers(given)]
+    found = {}
+    for key in _FUNCTIONS:
+        try:
+            found[key] = _function(key, given.get(key))
+        except ConfigError as exc:
+            problems += exc.problems
+    if given.get("ROUTES") is None:
+        what = "is missing; give the path of a table file or a list of routes"
+        problems.append(Problem('STRANGLE["ROUTES"]', what, "routes-missing"))
+    if problems:
+        raise ConfigError(problems)
+    made = {name: given.get(key) for key, name in _SETTINGS.items()}
+    identify = _both(found["IDENTIFY"] if "IDENTIFY" in given else _own_identify())
+    claims = found["CLAIMS"]
+    made["identify"] = identify if identify is None or claims is None else _WithClaims(identify, claims)
+    made["framework_cookies"] = (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME)
+    return Configured(_source(given["ROUTES"]), made)
+
+
+def _strangers(given: Mapping[Any, Any]) -> Iterator[Problem]:
+    for key in given:
+        if key not in KEYS:
+            what = f"there is no such setting; known are {', '.join(KEYS)}"
+            yield Problem(f'STRANGLE["{key}"]', what, "unknown-key")
+
+
+def _function(key: str, value: object) -> Any:
+    """Return a function of the user's that is given by itself or by its dotted path."""
+    where = f'STRANGLE["{key}"]'
+    if isinstance(value, str):
+        try:
+            value = import_string(value)
+        except Exception as exc:
+            what = f"cannot be imported: {type(exc).__name__}: {exc}"
+            raise ConfigError([Problem(where, what, "import")]) from exc
+    if value is not None and not callable(value):
+        raise ConfigError([Problem(where, "must be a function, or its dotted path as text", "import")])
+    return value
+
+
+def _own_identify() -> Any:
+    from django.apps import apps
+
+    if not apps.is_installed("django.contrib.auth"):
+        return None
+    from strangle_mw.django.identify import identify
+
+    return identify
+
+
+class _Both:
+    """An `identify` of the user's for both worlds: Django's ORM may not be asked on an event loop."""
+
+    def __init__(self, plain: Callable[..., Any], awaited: Callable[..., Awaitable[Any]]) -> None:
+        self._plain = plain
+        self._awaited = awaited
+
+    def __call__(self, head: RequestHead) -> Any:
+        return self._plain(head)
+
+    async def aidentify(self, head: RequestHead) -> Any:
+        return await self._awaited(head)
+
+
+def _both(function: Any) -> Any:
+    if function is None or hasattr(function, "aidentify"):
+        return function
+    if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        return _Both(async_to_sync(function), function)
+    return _Both(function, sync_to_async(function))
+
+
+class _WithClaims:
+    """An `identify` whose user is described by CLAIMS; that may ask the database, too."""
+
+    def __init__(self, identify: _Both, claims: Callable[[Identity], Mapping[str, Any]]) -> None:
+        self._identify = identify
+        self._claims = claims
+
+    def __call__(self, head: RequestHead) -> Identity | None:
+        return self._described(self._identify(head), head)
+
+    async def aidentify(self, head: RequestHead) -> Identity | None:
+        found = await self._identify.aidentify(head)
+        return None if found is None else await sync_to_async(self._described)(found, head)
+
+    def _described(self, found: Any, head: RequestHead) -> Identity | None:
+        identity = read_identity(found, head)
+        if identity is None:
+            return None
+        return replace(identity, claims={**identity.claims, **self._claims(identity)})
+
+
+def _source(routes: Any) -> Any:
+    if not isinstance(routes, str | PathLike):
+        return routes
+    base = getattr(settings, "BASE_DIR", None)
+    return Path(routes) if base is None else Path(base) / routes
+
+
+# --- the table and the engine
+
+
+def read_table() -> Snapshot:
+    """Load the table without starting anything; raise `ConfigError` with every problem."""
+    from strangle_mw.identity.minting import make_minter
+
+    found = configured()
+    with _places(found):
+        return load(found.source, mint=make_minter, **found.settings)
+
+
+class _Process:
+    """What this process has."""
+
+    engine: Engine | None = None
+    lock = Lock()
+
+
+def engine() -> Engine:
+    """Return the engine of this process, made when it is first asked for; raises `ConfigError`."""
+    if _Process.engine is None:
+        with _Process.lock:
+            if _Process.engine is None:
+                _Process.engine = _make()
+    return _Process.engine
+
+
+def _make() -> Engine:
+    found = configured()
+    with _places(found):
+        made = Engine(found.source, **found.settings)
+        odd = [n for n in ("interface", "serve", "learn") if getattr(made.settings, n)]
+        if odd:
+            made.close()
+            what = "has no place in Django's table; wsgi.py and asgi.py say which interface there is"
+            raise ConfigError(Problem(f"strangle.{name}", what, "not-in-django") for name in odd)
+    return made
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    """Read the settings anew after a test has changed them (`override_settings`)."""
+    if setting in _RESETTING:
+        with _Process.lock:
+            before, _Process.engine = _Process.engine, None
+        if before is not None:
+            before.close()
+
+
+setting_changed.connect(_forget, dispatch_uid="strangle_mw.django")
+
+
+class _places:  # noqa: N801 - a context manager, used like a function
+    """Names problems as the settings do."""
+
+    def __init__(self, found: Configured) -> None:
+        self._found = found
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if isinstance(exc, ConfigError):
+            raise ConfigError(self._renamed(exc.problems)) from None
+
+    def _renamed(self, problems: Iterable[Problem]) -> Iterator[Problem]:
+        return (replace(p, where=place(p.where, self._found.source)) for p in problems)
+
+
+_SETTING = re.compile(r"strangle(?:\(\))?\.(\w+)(.*)", re.DOTALL)
+_PARTS = ("routes", "upstreams", "strangle", "trailing_slash", "ambiguous")
+
+
+def place(where: str, source: Source) -> str:
+    """Say where in the settings a problem of the table is."""
+    match = _SETTING.fullmatch(where)
+    given = settings.STRANGLE
+    if match and (key := match[1].upper()) in given:
+        return f'STRANGLE["{key}"]{match[2]}'
+    if not where.startswith(_PARTS):
+        return where
+    if isinstance(source, str | PathLike):
+        return f"{fspath(source)}: {where}"
+    if isinstance(source, Mapping):
+        return f'STRANGLE["ROUTES"].{where}'
+    return f'STRANGLE["ROUTES"]{where.removeprefix("routes")}' if where.startswith("routes") else where

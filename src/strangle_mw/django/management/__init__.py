@@ -1,0 +1,1 @@
+"""Management commands of Django; nothing but them may live below."""

@@ -1,0 +1,1 @@
+"""Management commands of Django, one a module; Django finds them by their names."""

@@ -1,0 +1,34 @@
+import os
+
+import pytest
+
+pytest.importorskip("django")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database(tmp_path_factory):
+    """One database for all of these tests, with the users `ann` and `ben`."""
+    os.environ.setdefault("STRANGLE_TEST_BASE", str(tmp_path_factory.mktemp("django")))
+    from django_settings import setup
+
+    setup()
+    from django.contrib.auth.models import User
+    from django.core.management import call_command
+    from django.db import connections
+
+    call_command("migrate", verbosity=0)
+    for name in ("ann", "ben"):
+        User.objects.create_user(name, password="x")
+    connections.close_all()
+
+
+@pytest.fixture
+def session(database):
+    """The session of `ann`, as a cookie."""
+    from django.conf import settings
+    from django.contrib.auth.models import User
+    from django.test import Client
+
+    client = Client()
+    client.force_login(User.objects.get(username="ann"))
+    return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
