@@ -4,11 +4,16 @@
 differs from test to test goes through `override_settings`; child processes take theirs from the environment.
 """
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 
-BASE_DIR = os.environ.get("STRANGLE_TEST_BASE", tempfile.gettempdir())
+BASE_DIR = os.environ.get("STRANGLE_TEST_BASE") or tempfile.mkdtemp(prefix="strangle-django-")
+if "STRANGLE_TEST_BASE" not in os.environ:
+    os.environ["STRANGLE_TEST_BASE"] = BASE_DIR  # for child processes
+    atexit.register(shutil.rmtree, BASE_DIR, ignore_errors=True)
 
 SECRET_KEY = "for tests"
 SECRET_KEY_FALLBACKS = []

@@ -85,6 +85,7 @@ def footer(page):
 
 MODERN = "Served by the orders service for {}, whom the monolith knows."
 LEGACY = "Served by the monolith for {}."
+GUARDS = ["cross-origin-opener-policy", "referrer-policy", "x-content-type-options", "x-frame-options"]
 
 
 def log_in(page, name):
@@ -156,13 +157,14 @@ def test_orders_are_of_the_service_as_the_user_of_the_monolith(browser, address,
 
 def test_a_rollback_changes_the_side_and_not_the_user(browser, demo, address, alice):  # noqa: F811
     with page_of(browser, address, storage_state=alice) as (page, troubles):
-        page.goto("/orders/")
+        modern = page.goto("/orders/").headers
         seen, cookies = column(page), page.context.cookies()
         assert footer(page) == MODERN.format("alice")
         try:
             manage(demo, "strangle", "rollback", "orders", "--wait", "10")
-            page.reload()
+            legacy = page.reload().headers
             assert footer(page) == LEGACY.format("alice")
+            assert {n: legacy.get(n) for n in GUARDS} == {n: modern[n] for n in GUARDS}
             assert column(page) == seen
             assert page.context.cookies() == cookies
         finally:
@@ -191,7 +193,7 @@ def test_what_the_staff_does_on_the_admin_site_is_seen_by_the_service(browser, a
 def test_nobody_is_asked_to_log_in_and_comes_back(browser, address):  # noqa: F811
     with page_of(browser, address) as (page, troubles):
         assert page.goto("/orders/6/").status == 401
-        page.get_by_role("link", name="Log in").click()
+        page.get_by_role("main").get_by_role("link", name="Log in").click()
         page.get_by_label("Name").fill("alice")
         page.get_by_label("Password").fill("demo")
         page.get_by_role("button", name="Log in").click()

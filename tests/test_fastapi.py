@@ -63,14 +63,32 @@ def monolith(routes=None, done=None, *, settings=None, **options):
     return app
 
 
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated")
 @pytest.mark.parametrize("root", [{}, {"root_path": "/api"}, {"docs_url": "/help", "redoc_url": None}])
 def test_the_pages_of_fastapi_stay_as_they_are(echo, root):
-    paths = ("/openapi.json", "/docs", "/help", "/redoc", "/docs/oauth2-redirect", "/v1/orders/x", "/export", "/none")
-    with TestClient(monolith(**root)) as plain, TestClient(monolith([Route("/m/*", to=echo.address)], **root)) as ours:
+    paths = (
+        "/openapi.json",
+        "/docs",
+        "/help",
+        "/redoc",
+        "/docs/oauth2-redirect",
+        "/v1/orders/x",
+        "/export",
+        "/none",
+    )
+    with (
+        TestClient(monolith(**root)) as plain,
+        TestClient(monolith([Route("/m/*", to=echo.address)], **root)) as ours,
+    ):
         for path in paths:
-            before, after = (client.get(path, headers={"authorization": "Bearer token-of-ann"}) for client in (plain, ours))
+            before, after = (
+                client.get(path, headers={"authorization": "Bearer token-of-ann"}) for client in (plain, ours)
+            )
             assert before.content == after.content
-            assert (before.status_code, before.headers.multi_items()) == (after.status_code, after.headers.multi_items())
+            assert (before.status_code, before.headers.multi_items()) == (
+                after.status_code,
+                after.headers.multi_items(),
+            )
         assert ours.get("/m/x").status_code == 404 if "root_path" in root else ours.get("/m/x").json()["line"]
 
 
@@ -96,8 +114,12 @@ def test_dependency_overrides_hold_for_what_stays():
         assert client.get("/v1/orders/5").status_code == 401
 
 
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter is deprecated")
 def test_the_root_path_of_the_app_is_part_of_the_paths(echo):
-    app = monolith([Route("/api/m/{x}", to=echo.address), Route("/api/m/a/b", respond=Respond(status=410))], root_path="/api")
+    app = monolith(
+        [Route("/api/m/{x}", to=echo.address), Route("/api/m/a/b", respond=Respond(status=410))],
+        root_path="/api",
+    )
     with served(app) as port:  # as behind a proxy that has cut `/api` off
         assert talk(port, request("GET", "/m/x?a=%zz")).json()["line"] == "GET /api/m/x?a=%zz HTTP/1.1"
         assert talk(port, request("GET", "/m/a%20b")).json()["line"] == "GET /api/m/a%20b HTTP/1.1"
@@ -169,11 +191,18 @@ def test_endpoints_are_counted_by_their_rules():
     app.add_middleware(StrangleMiddleware, routes=table)
     with TestClient(app) as client:
         for path in (
-            *("/v1/outer/mid/inner/5", "/v1/outer/mid/inner/6", "/v1/outer/mid/plain", "/sub/deep/a/b", "/sub/docs"),
+            *(
+                "/v1/outer/mid/inner/5",
+                "/v1/outer/mid/inner/6",
+                "/v1/outer/mid/plain",
+                "/sub/deep/a/b",
+                "/sub/docs",
+            ),
             *("/sub/again/inner/7", "/docs", "/old/x", "/none", "/sub/none", "/upload"),
         ):
             client.get(path)
-    assert dict(table.states.take_endpoints()) == {
+        counted = table.states.take_endpoints()  # the end of the lifespan stores them
+    assert counted == {
         ("GET", "/v1/outer/mid/inner/{y}"): 2,
         ("GET", "/v1/outer/mid/plain"): 1,
         ("GET", "/sub/deep/{x:path}"): 1,

@@ -252,7 +252,7 @@ class Demo:
         self.see_orders(alice.get("/orders/"), MONOLITH, [7, 6, 4, 3, 1])
 
         print("\nWhat there is to move")
-        #self.command("inventory")
+        # self.command("inventory")
 
     def see_orders(self, page: Page, server: str, numbers: Sequence[int]) -> None:
         self.see("who made the list", server, page.server)

@@ -21,6 +21,7 @@ from strangle_mw.core.fallback import NEVER, outcome_of
 from strangle_mw.core.hygiene import CHUNKED
 from strangle_mw.core.identity import NeedsIdentity
 from strangle_mw.core.messages import status_class
+from strangle_mw.core.paths import quote_path
 from strangle_mw.core.sticky import mark_headers
 from strangle_mw.core.upstreams import check_transports
 from strangle_mw.engine import CLIENT_GONE, FALLBACK_KEY, Engine, log
@@ -75,7 +76,7 @@ class ASGIStrangler:
         path = scope["path"]
         raw = scope.get("raw_path") or None
         if root := scope.get("root_path"):
-            path = _whole_path(root, path)
+            raw, path = _whole(root, raw, path)
         return prepare(engine.snapshot, scope["method"], raw, path, scope, reader)
 
     async def act(self, decision: Decision, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,8 +97,8 @@ class ASGIStrangler:
         if scope["type"] == "websocket":
             from strangle_mw.websocket import serve
 
-            path = _whole_path(scope.get("root_path", ""), scope["path"])
-            await serve(self.app, self.engine, scope, path, receive, send)
+            target = _whole(scope.get("root_path", ""), scope.get("raw_path") or None, scope["path"])
+            await serve(self.app, self.engine, scope, target, receive, send)
             return
         if scope["type"] == "lifespan":
             from strangle_mw.lifespans import serve_lifespan
@@ -242,9 +243,12 @@ class ASGIStrangler:
         return None, headers, effect
 
 
-def _whole_path(root: str, path: str) -> str:
-    """Return the path with the root path, which is part of it (design section 3.4); servers differ."""
-    return path if path == root or path.startswith(root.rstrip("/") + "/") else root + path
+def _whole(root: str, raw: bytes | None, path: str) -> tuple[bytes | None, str]:
+    """Return target and path with the root path, a part of both (design section 3.4); servers differ."""
+    if path == root or path.startswith(root.rstrip("/") + "/"):
+        return raw, path
+    prefix = quote_path(root.encode())
+    return prefix + raw if raw and not raw.startswith(prefix) else raw, root + path
 
 
 async def _relay(answer: AsyncAnswer, send: Send) -> None:

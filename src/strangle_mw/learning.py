@@ -127,7 +127,8 @@ class LearningASGI(_Learning):
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        method, path = scope.get("method", WEBSOCKET), scope["path"]
+        method, path, root = scope.get("method", WEBSOCKET), scope["path"], scope.get("root_path", "")
+        path = path if path.startswith(root) else root + path  # servers differ
 
         async def counted(message: dict[str, Any]) -> None:
             if message["type"] in ("http.response.start", "websocket.accept"):

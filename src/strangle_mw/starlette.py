@@ -211,7 +211,8 @@ def _rule(scope: Scope, method: str, before: Any) -> str:
     # Starlette tells the route from 1.7 on; it and FastAPI always tell the endpoint, or the app of a mount.
     told = chain((included, scope.get("route")), getattr(scope.get("app"), "routes", ()))
     route = next((r for r in told if getattr(r, "endpoint", getattr(r, "app", None)) is endpoint), None)
-    if getattr(route, "routes", None) or method not in (getattr(route, "methods", None) or (method,)):
+    known = getattr(route, "methods", None) or (method,)
+    if route is None or getattr(route, "routes", None) or method not in known:
         return ""
     root: str = scope.get("root_path", "")
     prefix = root.removeprefix(scope.get("app_root_path", root))

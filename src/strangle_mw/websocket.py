@@ -51,16 +51,18 @@ _MAX_REASON = 123
 """Bytes of a close frame's reason (RFC 6455 section 5.5)."""
 
 
-async def serve(app: App, engine: Engine, scope: Event, path: str, receive: Receive, send: Send) -> None:
-    """Answer one WebSocket scope; `path` is its path with the root path.
+async def serve(
+    app: App, engine: Engine, scope: Event, target: tuple[bytes | None, str], receive: Receive, send: Send
+) -> None:
+    """Answer one WebSocket scope; `target` is its raw target and its path, with the root path.
 
     The default route calls the wrapped app with the very objects that the server gave.
     """
-    raw, snapshot = scope.get("raw_path") or None, engine.snapshot
+    snapshot = engine.snapshot
     try:
-        decision = prepare(snapshot, "GET", raw, path, scope, WEBSOCKET)
+        decision = prepare(snapshot, "GET", *target, scope, WEBSOCKET)
     except NeedsIdentity as needs:
-        decision = prepare(snapshot, "GET", raw, path, scope, await identified(engine, needs))
+        decision = prepare(snapshot, "GET", *target, scope, await identified(engine, needs))
     if isinstance(decision, Legacy):
         if decision is not LEGACY:
             engine.count(decision, "legacy", "passed")

@@ -1,14 +1,11 @@
-import os
-
 import pytest
 
 pytest.importorskip("django")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def database(tmp_path_factory):
+def database():
     """One database for all of these tests, with the users `ann` and `ben`."""
-    os.environ.setdefault("STRANGLE_TEST_BASE", str(tmp_path_factory.mktemp("django")))
     from django_settings import setup
 
     setup()

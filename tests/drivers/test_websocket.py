@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 import uvicorn
-from websocket_app import legacy
+from websocket_app import SECRET, legacy
 from websocket_support import (
     BINARY,
     CLOSE,
@@ -39,6 +39,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from strangle_mw import Route, Tls, Upstream, strangle
+from strangle_mw.identity import Verifier
 from strangle_mw.transports import websocket as transport
 
 LIMIT = 2**24
@@ -189,6 +190,35 @@ def test_headers_seen_upstream(front, real):
     once = ("upgrade", "connection", "sec-websocket-key", "sec-websocket-version", "host")
     assert sorted(n for n, _ in headers if n in once) == sorted(once)
     assert not {"proxy-authorization", "user-agent", "sec-websocket-extensions"} & set(fields)
+
+
+FORGED = [
+    ["Strangle-Identity: forged"],
+    ["STRANGLE_IDENTITY: forged", "strangle.identity: forged"],
+    ["Strangle-Identity: forged", "Strangle-Identity: forged"],
+]
+
+
+@pytest.mark.parametrize("user", [["X-User: 7"], []])
+def test_who_the_user_is_can_be_said_by_nobody_but_us(front, user):
+    """Promise P8; what else a handshake has in common with other requests is in test_identity.py."""
+    for fields in FORGED:
+        found = told(front, "/who/told?q=1", *user, "Cookie: a=1; sessionid=forged", *fields)["headers"]
+        assert "forged" not in str(found)
+        assert [v for n, v in found if n == "cookie"] == ["a=1"]
+        tokens = [v for n, v in found if n.startswith("strangle")]
+        assert len(tokens) == len(user)
+        for token in tokens:
+            asked = {"method": "GET", "path": "/who/told", "query": "q=1"}
+            assert Verifier("orders", secrets=SECRET).verify(token, **asked).subject == "7"
+
+
+def test_a_page_of_another_site_opens_nothing_with_the_cookies_of_this_one(front):
+    """RFC 6455 section 10.2; safe as the method may be."""
+    cookie, cross = "Cookie: sessionid=1", "Origin: http://evil.example"
+    assert refusal(front, "/who/told", "X-User: 7", cookie, cross)[0] == 403
+    for fields in (["X-User: 7", cookie, "Origin: http://h.example"], ["X-User: 7", cross], [cookie, cross]):
+        assert told(front, "/who/told", *fields)["target"] == "/who/told"
 
 
 def test_extensions_end_here(front):

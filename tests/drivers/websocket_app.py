@@ -6,7 +6,10 @@
 import json
 import os
 
-from strangle_mw import Breaker, HeaderRules, Redirect, Respond, Route, Upstream, strangle
+from strangle_mw import Breaker, HeaderRules, IdentityTokens, Redirect, Respond, Route, Upstream, strangle
+
+SECRET = "o" * 32
+"""What tokens for the upstream `orders` are signed with; `X-User` says who asks."""
 
 
 async def legacy(scope, receive, send):
@@ -51,8 +54,18 @@ def routes(address, raw):
         Route("/retired/*", to="http://127.0.0.1:1", stage="retired"),
         Route("/gone", respond=Respond(status=410, body="gone")),
         Route("/old/*", redirect=Redirect(to="/new/{*}")),
+        Route("/who/*", to="orders", identity=True),
     ]
 
 
 if "STRANGLE_TEST_RAW" in os.environ:
-    asgi = strangle(legacy, routes(os.environ["STRANGLE_TEST_UPSTREAM"], os.environ["STRANGLE_TEST_RAW"]))
+    address = os.environ["STRANGLE_TEST_UPSTREAM"]
+    asgi = strangle(
+        legacy,
+        {
+            "upstreams": {"orders": {"url": address}},
+            "routes": routes(address, os.environ["STRANGLE_TEST_RAW"]),
+        },
+        identify=lambda head: head.header("x-user"),
+        identity=IdentityTokens(secrets={"orders": SECRET}),
+    )

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 ORDERS = Orders(Path(os.environ.get("ORDERS_DATABASE", HERE.parent / "data" / "monolith.db")))
 TEMPLATES = Jinja2Templates(HERE / "templates")
+HEADERS = {
+    "Cache-Control": "no-store",
+    # What the monolith's middlewares add to its own pages: they never see these.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 
 
 def orders(request: Request) -> Response:
@@ -70,11 +78,9 @@ def log_in_first(request: Request) -> Response:
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """Render a page that is this user's only."""
-    headers = {"Cache-Control": "no-store"}
-    if status == 401:  # RFC 9110 section 15.5.2 wants the header
-        headers["WWW-Authenticate"] = "Strangle-Identity"
+    headers = {"WWW-Authenticate": "Strangle-Identity"} if status == 401 else {}  # RFC 9110 section 15.5.2
     values["user"] = user_of(request)
-    return TEMPLATES.TemplateResponse(request, template, values, status, headers)
+    return TEMPLATES.TemplateResponse(request, template, values, status, HEADERS | headers)
 
 
 app = Starlette(
