@@ -102,6 +102,8 @@ def column(page, number=1):
 def test_the_replay_shows_what_it_should(demo):
     assert "All as it should be.\n" in demo
     assert "\n  NO " not in demo
+    assert re.search(r"^ +2 of \d+ endpoints modern;", demo, re.MULTILINE)
+    assert re.search(r"^ +/orders/\{number\}/ +GET +modern +orders ", demo, re.MULTILINE)
     assert re.search(
         r"\$ manage.py strangle rollback orders .*\n +orders: modern -> legacy \(by demo: ", demo
     )

@@ -14,6 +14,7 @@ from strangle_mw.core.identity import Identity
 from strangle_mw.identity import Verifier
 from strangle_mw.identity.asgi import IdentityMiddleware
 from strangle_mw.identity.fastapi import identity
+from strangle_mw.inventories import read_url_map
 from strangle_mw.starlette import StrangleMiddleware
 from test_starlette import served
 
@@ -202,6 +203,7 @@ def test_endpoints_are_counted_by_their_rules():
         ):
             client.get(path)
         counted = table.states.take_endpoints()  # the end of the lifespan stores them
+    assert {rule for _, rule in counted if rule} <= {e.rule for e in read_url_map(app).endpoints}
     assert counted == {
         ("GET", "/v1/outer/mid/inner/{y}"): 2,
         ("GET", "/v1/outer/mid/plain"): 1,

@@ -1,5 +1,8 @@
 import gc
+import json
 import re
+import subprocess
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -145,6 +148,12 @@ def test_settings_are_passed_on():
     assert (settings.max_body, settings.trusted_proxies, settings.allow_headers) == (5, ["10.0.0.1"], ["x_y"])
 
 
+def test_a_server_does_not_load_the_commands():
+    code = "import sys, strangle_mw.flask; print([m for m in sys.modules if m.startswith('strangle_mw.cli')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_the_extension_keeps_no_app_alive():
     app = monolith([])
     Strangle(app)
@@ -182,7 +191,7 @@ def _factory(**config):
         (_factory(), "routes", 0, "mine"),
         (_factory(STRANGLE_MAX_BODY="x"), "check", 1, "problem STRANGLE_MAX_BODY: must be a whole number"),
         (_factory(STRANGLE_MAX_BODY="x"), "routes", 1, "STRANGLE_MAX_BODY: must be a whole number"),
-        (lambda: Flask("plain"), "routes", 1, "this app is not strangled: call Strangle(app)"),
+        (lambda: Flask("plain"), "routes", 1, "the app: is not strangled: call Strangle(app)"),
     ],
 )
 def test_the_commands_find_the_app_that_flask_is_about(create_app, arguments, code, says):
@@ -218,6 +227,23 @@ def test_endpoints_are_counted_by_flasks_own_match(echo):
         ("GET", "/static/<path:filename>"): 1,
         ("GET", "/legacy"): 1,
     }
+    close(app)
+
+
+def test_the_inventory_of_the_app(echo, tmp_path):
+    app = monolith([Route("/m/*", to=echo.address)], STRANGLE_STORE=f"sqlite:///{tmp_path}/live.db")
+    app.add_url_rule("/m/<name>", "modern", lambda name: name)
+    Strangle(app)
+    client = app.test_client()
+    for path in ("/legacy", "/legacy", "/m/x"):
+        assert client.get(path).status_code == 200
+    app.extensions["strangle"].sync()
+    run = app.test_cli_runner().invoke
+    found = json.loads(run(args=["strangle", "inventory", "--json"]).output)
+    told = {e["rule"]: sum(g["legacy_hits"] for g in e["routes"]) for e in found["endpoints"]}
+    assert told == {"/legacy": 2, "/m/<name>": 0, "/static/<path:filename>": 0}
+    assert "/m/{name}" in run(args=["strangle", "inventory", "--days", "7"]).output
+    assert "|/legacy|" in run(args=["strangle", "inventory", "--markdown"]).output.replace(" ", "")
     close(app)
 
 

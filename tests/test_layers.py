@@ -25,10 +25,10 @@ LAYERS = [
     ["asgi_client", "asgi_head", "wsgi_body"],
     ["in_process", "in_process_websocket", "lifespans"],
     ["websocket"],
-    ["asgi", "wsgi", "inspection", "schema", "reach", "imports"],
-    ["rollout", "status"],
+    ["asgi", "wsgi", "inspection", "schema", "reach", "imports", "inventories", "learning"],
+    ["rollout", "status", "inventory"],
     ["cli_status"],
-    ["cli_live", "cli_lambda", "cli_import"],
+    ["cli_live", "cli_lambda", "cli_import", "cli_inventory"],
     ["cli", "flask"],
 ]
 # What `core` may not touch, although it is in the standard library.

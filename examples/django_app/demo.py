@@ -220,11 +220,14 @@ class Demo:
         if not good:
             self.differences.append(f"{what}: wanted {wanted}, got {seen}")
 
-    def command(self, *arguments: str) -> None:
-        """Run `manage.py strangle` and show it."""
+    def command(self, *arguments: str, lines: int = 100) -> None:
+        """Run `manage.py strangle` and show it, or its first lines."""
         print(f"  $ manage.py strangle {shlex.join(arguments)}")
-        for line in self.servers.manage("strangle", *arguments).splitlines():
+        found = self.servers.manage("strangle", *arguments).splitlines()
+        for line in found[:lines]:
             print(f"      {line}".rstrip())
+        if found[lines:]:
+            print(f"      ... {len(found) - lines} lines more")
 
     def replay(self) -> None:
         alice = Visitor(self.monolith.port)
@@ -247,12 +250,12 @@ class Demo:
         page = alice.get("/accounts/profile/")
         self.see("her profile", (200, MONOLITH, "alice"), (page.status, page.server, page.user))
 
+        print("\nHow far it has come")
+        self.command("inventory", lines=12)
+
         print("\nThe orders are rolled back, while everything runs")
         self.command("rollback", "orders", "--by", "demo", "--reason", "something looks odd", "--wait", "10")
         self.see_orders(alice.get("/orders/"), MONOLITH, [7, 6, 4, 3, 1])
-
-        print("\nWhat there is to move")
-        # self.command("inventory")
 
     def see_orders(self, page: Page, server: str, numbers: Sequence[int]) -> None:
         self.see("who made the list", server, page.server)

@@ -123,6 +123,10 @@ def strangle(
         threads=threads,
     )
     found = engine.settings.interface or detect_interface(app)
+    if engine.settings.learn:
+        from strangle_mw.learning import learning
+
+        app = learning(app, engine.states, found)
     if found == "wsgi" and engine.settings.serve == "asgi":
         from strangle_mw.bridges.threads import ThreadedWSGI
 

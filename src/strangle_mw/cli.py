@@ -7,25 +7,22 @@ Exit codes: 0 all is well, 1 the table (or the app) has problems, 2 the command 
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 import strangle_mw
 from strangle_mw.cli_app import (
     honour_no_color,
-    json_option,
     strict_option,
     summary,
     table_commands,
     tell_check,
 )
 from strangle_mw.cli_import import import_commands
+from strangle_mw.cli_inventory import here_first, import_app, json_option
 from strangle_mw.cli_lambda import lambda_commands
 from strangle_mw.cli_live import live_commands
 from strangle_mw.config import load
@@ -34,7 +31,7 @@ from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.reach import FileTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from strangle_mw.core.compiled import CompiledUpstream
     from strangle_mw.core.decision import Snapshot
@@ -97,7 +94,7 @@ def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], st
     if app is not None:
         from strangle_mw.engine import missing
 
-        with _here_first():
+        with here_first():
             try:
                 found += f"; {app} is {_interface(app).upper()}"
             except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever the app does when it is imported
@@ -106,24 +103,8 @@ def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], st
     return problems, warnings, found
 
 
-@contextmanager
-def _here_first() -> Iterator[None]:
-    """Find modules in the working directory, as servers do."""
-    sys.path.insert(0, "")
-    try:
-        yield
-    finally:
-        sys.path.remove("")
-
-
 def _interface(name: str) -> str:
-    module, colon, attribute = name.partition(":")
-    if not colon or not attribute:
-        raise ValueError("must be MODULE:ATTR, as in shop.wsgi:application")
-    app: Any = importlib.import_module(module)
-    for part in attribute.split("."):
-        app = getattr(app, part)
-    return detect_interface(app)
+    return detect_interface(import_app(name))
 
 
 @main.command()

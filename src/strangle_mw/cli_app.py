@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from strangle_mw.cli_inventory import days_option, json_option, markdown_option, print_inventory
 from strangle_mw.cli_live import bound, live_commands
 from strangle_mw.cli_status import count
 from strangle_mw.engine import MEMORY, Engine
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from strangle_mw.core.decision import Snapshot
     from strangle_mw.core.model import Pin
     from strangle_mw.stores.base import Store
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-"""The option `--json` of a command: `as_json`."""
 
 strict_option = click.option("--strict", is_flag=True, help="Count warnings as problems.")
 """The option `--strict` of `check`: `strict`."""
@@ -114,10 +112,14 @@ def _explain(snapshot: Snapshot, method: str, url: str, headers: Sequence[str], 
 
 
 @json_option
-@click.option("--markdown", is_flag=True, help="Print a table in Markdown.")
-def _inventory(context: AppContext, *, as_json: bool, markdown: bool) -> None:
-    """List the app's own endpoints: which route covers each, who has answered, since when it is quiet."""
-    raise NotImplementedError
+@markdown_option
+@days_option
+def _inventory(context: AppContext, days: int, *, as_json: bool, as_markdown: bool) -> None:
+    """List the app's endpoints: which routes cover each, and how often the app itself is still asked."""
+    engine = context.engine
+    print_inventory(
+        context.app, engine.snapshot, engine.store, as_json=as_json, as_markdown=as_markdown, days=days
+    )
 
 
 # --- what `check` has found

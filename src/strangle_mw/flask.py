@@ -15,16 +15,15 @@ import click
 from flask import current_app, has_app_context, request, request_started
 from flask.cli import ScriptInfo
 
-from strangle_mw.cli_app import AppContext, app_commands, honour_no_color
 from strangle_mw.engine import Engine
 from strangle_mw.errors import ConfigError, Problem
 from strangle_mw.flask_identify import find_identify, framework_cookies, nobody, session_user
-from strangle_mw.reach import RolloutError
 from strangle_mw.wsgi import WSGIStrangler
 
 if TYPE_CHECKING:
     from flask import Flask
 
+    from strangle_mw.cli_app import AppContext
     from strangle_mw.core.decision import Snapshot
 
 ROUTES: Final = "STRANGLE_ROUTES"
@@ -142,26 +141,45 @@ def _impossible(snapshot: Snapshot) -> list[Problem]:
 # --- the commands
 
 
-@click.group("strangle")
+class _Commands(click.Group):
+    """Loads its commands when one is asked for: no server needs them, and they are half of the import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._load()
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        self._load()
+        return super().get_command(ctx, cmd_name)
+
+    def _load(self) -> None:
+        if not self.commands:
+            from strangle_mw.cli_app import app_commands
+
+            for command in app_commands(_find):
+                self.add_command(command)
+
+
+@click.group("strangle", cls=_Commands)
 def commands() -> None:
     """Look at the app's route table, and move its routes while it runs."""
+    from strangle_mw.cli_app import honour_no_color
+
     honour_no_color()
 
 
 def _find() -> AppContext:
     """Find the app that `flask` is about, as `flask.cli.with_appcontext` does."""
+    from strangle_mw.cli_app import AppContext
+
     if not has_app_context():
         context = click.get_current_context()
         context.with_resource(context.ensure_object(ScriptInfo).load_app().app_context())
     app = current_app._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - documented by Flask
     engine = app.extensions.get("strangle")
     if engine is None:
-        raise RolloutError("this app is not strangled: call Strangle(app)")
+        raise ConfigError([Problem("the app", "is not strangled: call Strangle(app)", "not-wrapped")])
     return AppContext(engine, app, "STRANGLE_STORE in the app's config")
-
-
-for command in app_commands(_find):
-    commands.add_command(command)
 
 
 __all__ = ["Strangle", "session_user"]

@@ -1,4 +1,4 @@
-"""How far the migration is: the app's own endpoints, joined with the table and with what was counted; as data.
+"""How far the migration is: the app's own endpoints, joined with the table and what was counted; as data.
 
 Built from plain values, without reading or printing anything; laying it out as text is `cli_inventory`.
 """
@@ -6,12 +6,12 @@ Built from plain values, without reading or printing anything; laying it out as 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from strangle_mw.config import JWKS_ROUTE
 from strangle_mw.core.coverage import Coverage
-from strangle_mw.core.identity import JWKS_ROUTE
 from strangle_mw.core.inventory import ANY_SEGMENT, ANYTHING, WEBSOCKET, AppEndpoint, Param, UrlMap, join
 from strangle_mw.core.model import Stage
 from strangle_mw.core.staging import MODERN_STAGES
@@ -109,7 +109,8 @@ class Inventory:
     """How things stand on one day (`today`, Unix days), looking `days` back.
 
     `since` is the first day on which the app's endpoints were counted, None if they were not, which `note`
-    explains; `problem` says why the URL map could not be read: then the endpoints are those learned. `gone`
+    explains; `legacy` are the requests that it has answered in the days looked at, also those for no endpoint
+    of it; `problem` says why the URL map could not be read: then the endpoints are those learned. `gone`
     are rules that were counted and that the app has no more.
     """
 
@@ -122,9 +123,8 @@ class Inventory:
     entries: tuple[Entry, ...]
     routes: tuple[RouteUse, ...]
     warnings: tuple[Problem, ...]
-    gone: tuple[str, ...] = ()
-    legacy: int = field(default=0)
-    """Requests that the wrapped app has answered in the days looked at, also those for no endpoint of it."""
+    gone: tuple[str, ...]
+    legacy: int
 
     @property
     def first(self) -> int:
@@ -141,13 +141,14 @@ class Inventory:
         """How many endpoints were not asked for in all the days looked at, or since counting began."""
         if self.since is None:
             return None
-        long = min(self.days, self.today - self.since)
-        return sum(e.quiet is not None and e.quiet >= long and not hits(e.days, self.first) for e in self.entries)
+        return sum(not hits(e.days, self.first) for e in self.entries)
 
     @property
     def headline(self) -> str:
         """Say in one line how far the migration is."""
         total = len(self.entries)
+        if not total:
+            return "no endpoint of the app is known"
         parts = [f"{sum(e.is_modern for e in self.entries)} of {total} endpoint{'s' * (total != 1)} modern"]
         requests = self.legacy + self.modern
         if self.since is None:
@@ -176,7 +177,12 @@ class Inventory:
             "requests": {"legacy": self.legacy, "modern": self.modern},
             "endpoints": [_entry_data(e) for e in self.entries],
             "routes": [
-                {"route": r.name, **_dial_data(r.dial), "modern": _dated(r.modern), "legacy": _dated(r.legacy)}
+                {
+                    "route": r.name,
+                    **_dial_data(r.dial),
+                    "modern": _dated(r.modern),
+                    "legacy": _dated(r.legacy),
+                }
                 for r in self.routes
             ],
             "gone": list(self.gone),
@@ -185,7 +191,12 @@ class Inventory:
 
 
 def build(
-    url_map: UrlMap, snapshot: Snapshot, counts: Mapping[str, int], now: float, days: int = WINDOW, note: str = ""
+    url_map: UrlMap,
+    snapshot: Snapshot,
+    counts: Mapping[str, int],
+    now: float,
+    days: int = WINDOW,
+    note: str = "",
 ) -> Inventory:
     """Join an app's endpoints with a table and a store's counts.
 
@@ -219,12 +230,16 @@ def learned(usage: Usage) -> tuple[AppEndpoint, ...]:
     for method, rule in usage.endpoints:
         if rule.startswith("/"):
             methods[rule].add("GET" if method == "HEAD" else method)
-    return tuple(AppEndpoint(rule, _template(rule), methods=frozenset(m)) for rule, m in sorted(methods.items()))
+    return tuple(
+        AppEndpoint(rule, _template(rule), methods=frozenset(m)) for rule, m in sorted(methods.items())
+    )
 
 
 def _template(rule: str) -> tuple[str | Param, ...]:
     parts = template_parts(rule)
-    return join(*(Param(name, _PLACEHOLDERS.get(name, ANY_SEGMENT)) if name else text for text, name in parts))
+    return join(
+        *(Param(name, _PLACEHOLDERS.get(name, ANY_SEGMENT)) if name else text for text, name in parts)
+    )
 
 
 def _by_rule(usage: Usage) -> dict[str, list[tuple[str, Days]]]:
@@ -291,26 +306,27 @@ def _route_use(snapshot: Snapshot, name: str, usage: Usage) -> RouteUse:
 def _warnings(
     entries: Sequence[Entry], coverage: Coverage, snapshot: Snapshot, *, readable: bool
 ) -> Iterator[Problem]:
+    beside = {JWKS_ROUTE}
     for entry in entries:
-        yield from _about(entry, coverage)
+        near = coverage.beside(entry.endpoint) if entry.extent == "not" else ()
+        beside.update(near)
+        yield from _about(entry, near)
     yield from _split_methods(entries)
     for route in snapshot.table.routes if readable else ():
-        if route.name not in coverage.touched and route.name != JWKS_ROUTE:
-            what = (
-                "covers no endpoint of the app: it is new there, its old code is gone, or its path is misspelt"
-            )
+        if route.name not in coverage.touched and route.name not in beside:
+            what = "covers no endpoint of the app: is it new, is its path misspelt, or is the old code gone?"
             yield Problem(f"route {route.name!r}", what, "route-without-endpoint")
 
 
-def _about(entry: Entry, coverage: Coverage) -> Iterator[Problem]:
+def _about(entry: Entry, beside: Sequence[str]) -> Iterator[Problem]:
     text = entry.endpoint.text
     if entry.extent == "unknown":
         what = "no sample request could be made of its expression, so nobody knows which routes cover it"
         yield Problem(text, what, "coverage-unknown")
-    elif entry.extent == "not" and (routes := coverage.beside(entry.endpoint)):
+    elif beside:
         what = (
-            f"{_named(routes)} would cover it but for the slash at the end; "
-            "write the route's path as the app does, or trailing_slash = \"ignore\" above the routes"
+            f"{_named(beside)} would cover it but for the slash at the end; "
+            'write the route\'s path as the app does, or trailing_slash = "ignore" above the routes'
         )
         yield Problem(text, what, "slash-split")
 

@@ -83,7 +83,7 @@ class Templates:
         return at
 
 
-def learn(app: Any, states: States, interface: Literal["asgi", "wsgi"]) -> Any:
+def learning(app: Any, states: States, interface: Literal["asgi", "wsgi"]) -> Any:
     """Wrap an app so that what it answers is counted by templates, as by a framework's own rules.
 
     Answers 404, 405 and below 100 or above 499 teach nothing: they are counted for no endpoint.
@@ -106,7 +106,10 @@ class LearningWSGI(_Learning):
     """A WSGI app that counts what the app in it answers."""
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        method, path = environ["REQUEST_METHOD"], environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        method, path = (
+            environ["REQUEST_METHOD"],
+            environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""),
+        )
         told = False
 
         def counted(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
@@ -123,7 +126,9 @@ class LearningWSGI(_Learning):
 class LearningASGI(_Learning):
     """An ASGI app that counts what the app in it answers."""
 
-    async def __call__(self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    async def __call__(
+        self, scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]
+    ) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -139,7 +144,7 @@ class LearningASGI(_Learning):
 
 
 def template_parts(template: str) -> Iterator[tuple[str, str]]:
-    """Yield the literal texts of a template and the names of its placeholders: `(text, name)`, either empty."""
+    """Yield the texts of a template and the names of its placeholders: `(text, name)`, one of them empty."""
     for at, piece in enumerate(re.split(r"\{(\w+)\}", template)):
         if piece:
             yield ("", piece) if at % 2 else (piece, "")

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from strangle_mw.config import Source
     from strangle_mw.core.messages import RequestHead
 
-    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+    # As loose as Starlette's own, or `add_middleware` would not take the class.
+    _Receive = Callable[[], Awaitable[Any]]
+    _Send = Callable[[Any], Awaitable[None]]
+    App = Callable[[Any, _Receive, _Send], Awaitable[None]]
 
 SESSION_COOKIE: Final = "session"
 """The cookie of Starlette's `SessionMiddleware`, unless it is told another."""
@@ -40,7 +43,7 @@ class StrangleMiddleware:
 
     engine: Engine
 
-    def __init__(self, app: App, routes: Source | Engine | None = None, **settings: Any) -> None:
+    def __init__(self, app: App, /, routes: Source | Engine | None = None, **settings: Any) -> None:
         self.app = app
         self._strangled: ASGIStrangler | None = None
         try:
@@ -59,7 +62,7 @@ class StrangleMiddleware:
         """
         return _load(routes, **settings)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: _Receive, send: _Send) -> None:
         """Answer one scope."""
         if self._strangled is None:
             await self._refuse(scope, receive, send)

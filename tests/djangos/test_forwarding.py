@@ -159,8 +159,9 @@ MULTIPART_TYPE = ((b"content-type", b"multipart/form-data; boundary=x"),)
 
 
 @pytest.mark.parametrize("way", MIDDLEWARE_WAYS)
-@pytest.mark.parametrize("middleware", ["reading", "peeking"])
-@pytest.mark.parametrize("target", ["/m/x", "/down/x"])
+@pytest.mark.parametrize(
+    ("middleware", "target"), [("reading", "/m/x"), ("peeking", "/m/x"), ("peeking", "/down/x")]
+)
 def test_a_body_that_was_read_before_is_sent_all_the_same_or_refused(way, echo, middleware, target, caplog):
     with project(way, table(echo), before=[VIEWS + middleware]) as app:
         seen = app.ask(target, body=MULTIPART, headers=MULTIPART_TYPE)
@@ -169,5 +170,4 @@ def test_a_body_that_was_read_before_is_sent_all_the_same_or_refused(way, echo, 
             assert "has read the body" in caplog.text
         else:
             assert seen.status == 200
-            digest = hashlib.sha256(MULTIPART).hexdigest().encode()
-            assert digest in seen.body or b"RawPostData" in seen.body
+            assert hashlib.sha256(MULTIPART).hexdigest().encode() in seen.body

@@ -303,7 +303,6 @@ def _body(reply):
 
 def test_every_endpoint_of_httpbin_is_asked():
     assert set(SAMPLES) == set(rules())
-    assert all(target for target in asked())
 
 
 def test_an_empty_table_changes_no_byte(bare, wrapped):

@@ -54,7 +54,6 @@ class _Asked:
 
     routes: Counter[str] = field(default_factory=Counter)
     legacy: int = 0
-    total: int = 0
 
     def cover(self, method: str) -> Cover:
         extent: Extent = "partly" if self.routes else "not"
@@ -64,7 +63,7 @@ class _Asked:
 
 
 class Coverage:
-    """Joins endpoints with one table; `touched` are the names of routes that some endpoint's requests meet."""
+    """Joins endpoints with one table; `touched` names the routes that some endpoint's requests meet."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -130,7 +129,6 @@ class Coverage:
 
     def _tell(self, asked: _Asked, path: bytes, method: str, host: str) -> None:
         """Note which routes may take one request: conditional ones, and the first without a condition."""
-        asked.total += 1
         for route in self._takers(path, method, host):
             self.touched.add(route.name)
             if route.action is None:
@@ -213,11 +211,10 @@ def _made_of(route: CompiledRoute, general: Sequence[str]) -> Iterator[str]:
 
 
 def _fitting(segment: Segment, text: str) -> str:
-    """Return a text if it fits a route's segment, else one that does."""
-    if segment.matches(text):
-        return text
-    value = samples(TYPES[segment.type].pattern if segment.type else ANY_SEGMENT)[0] if segment.name else ""
-    return segment.prefix + value + segment.suffix
+    """Return a text if it fits a route's segment, else one that does, as like it as can be."""
+    own = samples(TYPES[segment.type].pattern if segment.type else ANY_SEGMENT)[0] if segment.name else ""
+    tried = (text, segment.prefix + text + segment.suffix)
+    return next((t for t in tried if segment.matches(t)), segment.prefix + own + segment.suffix)
 
 
 def _hosts(endpoint: AppEndpoint, near: Sequence[CompiledRoute]) -> list[str]:

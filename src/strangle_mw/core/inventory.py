@@ -66,7 +66,9 @@ class AppEndpoint:
         """What a decoded path of this endpoint looks like; None if that cannot be written as one regex."""
         parts = [re.escape(p) if isinstance(p, str) else f"(?:{unnamed(p.regex)})" for p in self.path]
         try:
-            return re.compile("".join(parts) + "/?" * self.loose_slash, re.ASCII | re.DOTALL)
+            text = "".join(parts)
+            text = text.removesuffix("/") + "/?" if self.loose_slash else text
+            return re.compile(text, re.ASCII | re.DOTALL)
         except re.error:
             return None
 

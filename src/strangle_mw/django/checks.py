@@ -161,7 +161,9 @@ def _proxies(snapshot: Snapshot) -> Any:
 
 def _unverified(snapshot: Snapshot) -> Any:
     names = [u.name for u in snapshot.upstreams.values() if not u.declared.verify]
-    return names and Warning(
+    if not names:
+        return None
+    return Warning(
         f"TLS certificates of {', '.join(map(repr, names))} are not verified: anybody may read along.",
         hint="Remove verify=False; name a private authority by tls={'ca': ...}.",
         id="strangle.W012",

@@ -170,6 +170,7 @@ class _Exchange:
     """One act of the driver, in a task of its own, whose messages wait until they are taken."""
 
     def __init__(self, request: Any, decision: Decision) -> None:
+        self._request = request
         self._file = _from_start(request)
         self._loop = asyncio.get_running_loop()
         self._messages: asyncio.Queue[Any] = asyncio.Queue(1)
@@ -209,6 +210,9 @@ class _Exchange:
             yield first
             while (message := await self.next()) is not _END:
                 yield message["body"]
+        except Exception:
+            self._request.close()  # Django does not, if its `send_response` raises
+            raise
         finally:
             self.cancel()
 

@@ -137,7 +137,10 @@ class Verifier:
         return found
 
     def _check(self, claims: Mapping[str, Any]) -> None:
-        """Check what is the same for all requests. Every comparison is false for NaN, which JSON may hold."""
+        """Check what is the same for all requests.
+
+        Numbers of Python's JSON may be NaN, for which every comparison is false, or too large for a float.
+        """
         for name, kind in _CLAIMS.items():
             value = claims.get(name)
             if not isinstance(value, kind) or isinstance(value, bool) or value == "":
@@ -146,11 +149,11 @@ class Verifier:
             if claims[name] != self._expected[name]:
                 raise IdentityError(reason)
         now, issued, expires = self._clock(), claims["iat"], claims["exp"]
-        if not 0 < expires - issued <= MAX_LIFETIME:
+        if not issued < expires <= issued + MAX_LIFETIME:
             raise IdentityError("lifetime")
         if not issued <= now + self._leeway:
             raise IdentityError("not-yet")
-        if not now < expires + self._leeway:
+        if not now - self._leeway < expires:
             raise IdentityError("expired")
 
 
@@ -234,7 +237,10 @@ def _remote(url: str) -> RemoteKeys:
 
 def _read_keys(keys: Mapping[str, Any]) -> Mapping[str, Key]:
     if isinstance(keys.get("keys"), list):
-        return _named("keys", read_jwks, keys)
+        found = _named("keys", read_jwks, keys)
+        if not found:
+            raise ValueError("keys holds no key for ES256 or EdDSA with an id")
+        return found
     return {kid: _named(f"keys[{kid!r}]", public_key, pem) for kid, pem in keys.items()}
 
 

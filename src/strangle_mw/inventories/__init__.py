@@ -20,11 +20,12 @@ FRAMEWORKS: Final = {
     "flask.app.Flask": "flask",
     "flask.sansio.app.App": "flask",
     "django.core.handlers.base.BaseHandler": "django",
+    "django.urls.resolvers.URLResolver": "django",
     "starlette.applications.Starlette": "starlette",
     "starlette.routing.Router": "starlette",
 }
 
-INSIDE: Final = ("app", "application", "wsgi_app", "asgi_app", "wrapped_app", "_app", "__wrapped__", "__self__")
+INSIDE: Final = ("app", "application", "wsgi_app", "asgi_app", "_app", "__wrapped__", "__self__")
 """Where middlewares keep what they wrap."""
 
 MAX_DEPTH: Final = 30
@@ -39,7 +40,7 @@ def read_url_map(app: Any) -> UrlMap:
     try:
         found = framework_of(app)
         if found is None:
-            what = f"{view_name(app)} is no app of Flask, Django, Starlette or FastAPI, and wraps none that is found"
+            what = f"{view_name(app)} is no app of Flask, Django, Starlette or FastAPI, nor does it wrap one"
             return UrlMap(problem=safe_text(what, 500))
         inner, module = found
         endpoints = import_module(f"strangle_mw.inventories.{module}").read(inner)
@@ -63,8 +64,7 @@ def framework_of(app: Any) -> tuple[Any, str] | None:
 
 def _inside(app: Any) -> Iterator[Any]:
     """Yield what a middleware may wrap: by the usual names, or in a closure."""
-    found = [vars(app).get(name) if hasattr(app, "__dict__") else None for name in INSIDE]
-    found += [getattr(app, name, None) for name in ("__wrapped__", "__self__", "app")]
+    found = [getattr(app, name, None) for name in INSIDE]
     for cell in getattr(app, "__closure__", None) or ():
         try:
             found.append(cell.cell_contents)

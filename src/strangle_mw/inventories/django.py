@@ -59,8 +59,9 @@ def _walk(
         else:
             name = f"{namespace}{entry.name}" if entry.name else ""
             view = entry.callback
-            yield (id(entry), route_key(parts)), AppEndpoint(
-                whole, parts, name, view_name(view), _methods(view)
+            yield (
+                (id(entry), route_key(parts)),
+                AppEndpoint(whole, parts, name, view_name(view), _methods(view)),
             )
 
 

@@ -1,4 +1,7 @@
-"""Reads the routes of Starlette and FastAPI; counted by the mounts' prefixes and the route's own path."""
+"""Reads the routes of Starlette and FastAPI; counted by the mounts' prefixes and the route's own path.
+
+Parameters of a mount's path stand in a rule without their convertors.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from strangle_mw.core.inventory import ANYTHING, WEBSOCKET, AppEndpoint, Param, 
 from strangle_mw.inventories.views import class_methods, view_name, without_noise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 _HTTP = ("get", "head", "post", "put", "patch", "delete", "options")
 
@@ -24,7 +27,7 @@ def read(app: Any) -> tuple[AppEndpoint, ...]:
 def _walk(routes: Iterable[Any], prefix: str, hosts: tuple[str, ...]) -> Iterator[AppEndpoint]:
     for route in _flat(routes):
         if isinstance(route, Mount):
-            yield from _mounted(route, prefix + route.path, hosts)
+            yield from _mounted(route, prefix + compile_path(route.path)[1], hosts)
         elif isinstance(route, Host):
             yield from _inner(route.app, route.name, prefix, _hosts(route), route.routes)
         elif (path := getattr(route, "path", None)) is not None:
@@ -82,7 +85,7 @@ def _endpoint(route: Any, rule: str, hosts: tuple[str, ...]) -> AppEndpoint:
 
 
 def _methods(route: Any, endpoint: Any) -> frozenset[str]:
-    if isinstance(route, WebSocketRoute) or isinstance(getattr(route, "original_route", None), WebSocketRoute):
+    if isinstance(route, WebSocketRoute):
         return frozenset((WEBSOCKET,))
     if getattr(route, "methods", None):
         return without_noise(route.methods)
@@ -100,12 +103,9 @@ def _parts(path: str) -> tuple[str | Param, ...]:
 
 
 def _hosts(route: Host) -> tuple[str, ...]:
-    host: Sequence[str] = route.host.partition(":")[0].split(".")
-    if not any("{" in label for label in host):
-        return (route.host.partition(":")[0].lower(),)
-    fixed = []
-    for label in reversed(host):
-        if "{" in label:
-            break
-        fixed.insert(0, label)
-    return (f"*.{'.'.join(fixed)}".lower(),) if fixed else ()
+    """Return the host that is routed by; of `{name}.example.com` the wildcard."""
+    host = route.host.partition(":")[0].lower()
+    if "{" not in host:
+        return (host,)
+    fixed = host.rpartition("}")[2].partition(".")[2]  # what is surely there, by whole labels
+    return (f"*.{fixed}",) if fixed else ()
