@@ -70,14 +70,14 @@ def serve(name, module, *, more=(), judge=lambda _log: None, **environment):
             wait_for(port, child, log)
             yield port
         finally:
-            _stop(child)
+            stop(child)
             log.seek(0)
             text = log.read()
             sys.stdout.write(f"--- {name}\n{text}")
         judge(text)
 
 
-def _stop(child):
+def stop(child):
     """Ask a server to end, then end it with its workers: some wait for a second, or for idle connections."""
     child.terminate()
     with suppress(subprocess.TimeoutExpired):

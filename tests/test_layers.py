@@ -29,7 +29,8 @@ LAYERS = [
     ["rollout", "status", "inventory"],
     ["cli_status"],
     ["cli_live", "cli_lambda", "cli_import", "cli_inventory"],
-    ["cli", "flask"],
+    ["cli_app", "flask_identify"],
+    ["cli", "flask", "django", "starlette"],
 ]
 # What `core` may not touch, although it is in the standard library.
 IMPURE = {

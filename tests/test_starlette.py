@@ -355,8 +355,9 @@ WRONG = {
     "a misspelt setting": ({"routes": [], "trusted_proxy": "x"}, "trusted_proxy"),
     "a bad setting": ({"routes": [], "max_body": "x"}, "max_body: must be a whole number"),
     "two users": ({"routes": [], "identify": bool, "session_user": "id"}, "session_user: give it or `identify`"),
-    "another interface": ({"routes": {"strangle": {"interface": "wsgi"}}}, "strangle.interface: this app is ASGI"),
-    "another server": ({"routes": {"strangle": {"serve": "asgi"}}}, "strangle.serve: this app is ASGI"),
+    "another interface": ({"routes": {"strangle": {"interface": "wsgi"}}}, "strangle.interface: is not for"),
+    "another server": ({"routes": {"strangle": {"serve": "asgi"}}}, "strangle.serve: is not for"),
+    "nothing to learn": ({"routes": [], "learn": True}, "strangle.learn: is not for"),
     "settings too late": ({"routes": StrangleMiddleware.load([]), "max_body": 5}, "max_body: these settings"),
 }  # fmt: skip
 
@@ -408,7 +409,13 @@ def test_building_the_middlewares_again_keeps_the_engine():
     app.user_middleware.pop(1)
     app.add_middleware(StrangleMiddleware, routes=[Route("/b", respond=Respond())])
     assert engines(app) is not first
-    assert engines(monolith([Route("/a", respond=Respond())])) is not first
+    assert engines(monolith([Route("/a", respond=Respond())], max_body=5)) is not first
+
+
+def test_two_routers_with_one_table_have_an_engine_each():
+    routes = [Route("/a", respond=Respond())]
+    made = [Router(middleware=[Middleware(StrangleMiddleware, routes=routes)]) for _ in range(2)]
+    assert made[0].middleware_stack.engine is not made[1].middleware_stack.engine
 
 
 # --- the user

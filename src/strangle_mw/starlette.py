@@ -55,12 +55,24 @@ class StrangleMiddleware:
             self._refusal = exc
 
     @staticmethod
-    def load(routes: Source, **settings: Any) -> Engine:
+    def load(routes: Source, *, session_user: str | None = None, **settings: Any) -> Engine:
         """Load a table for `routes=`, to fail at the import already, or to share it between apps.
 
         Raises `ConfigError` with every problem.
         """
-        return _load(routes, **settings)
+        given = settings.pop("identify", None)
+        if given is not None and session_user is not None:
+            raise ConfigError([Problem("session_user", "give it or `identify`, not both", "session-user")])
+        found = None if given is not None else _FrameworkUser(session_user)
+        engine = Engine(routes, identify=given or found, framework_cookies=(SESSION_COOKIE,), **settings)
+        told = engine.settings
+        vain = {"interface": told.interface == "wsgi", "serve": told.serve is not None, "learn": told.learn}
+        if any(vain.values()):
+            what = "is not for an app of Starlette's; remove it"
+            raise ConfigError([Problem(f"strangle.{n}", what, n) for n, is_set in vain.items() if is_set])
+        if found is not None:
+            found.engine = engine
+        return engine
 
     async def __call__(self, scope: Any, receive: _Receive, send: _Send) -> None:
         """Answer one scope."""
@@ -86,17 +98,17 @@ def _engine(app: App, routes: Source | Engine | None, settings: dict[str, Any]) 
     if routes is None:
         what = "is missing; give the path of a table file or a list of routes"
         raise ConfigError([Problem("routes", what, "routes-missing")])
-    *outer, router = _inward(app)
-    if any(isinstance(a, ASGIStrangler | StrangleMiddleware) for a in (*outer, router)):
+    inside = tuple(_inward(app))
+    if any(isinstance(a, ASGIStrangler | StrangleMiddleware) for a in inside):
         raise RuntimeError("this app is wrapped already; add StrangleMiddleware once, with all routes")
     if isinstance(routes, Engine):
         if settings:
             what = "these settings belong to `load`, which has made the table"
             raise ConfigError([Problem(name, what, "settings-late") for name in settings])
         return routes
-    kept = getattr(router, "__dict__", {})
+    kept = getattr(inside[-1], "__dict__", {})  # the router lives as long as the app
     if kept.get("strangle_mw", ())[:2] != (routes, settings):
-        kept["strangle_mw"] = (routes, settings, _load(routes, **settings))
+        kept["strangle_mw"] = (routes, settings, StrangleMiddleware.load(routes, **settings))
     engine: Engine = kept["strangle_mw"][2]
     return engine
 
@@ -114,25 +126,12 @@ def _tell_of_outer(app: Any) -> None:
 
 def _inward(app: Any) -> Iterator[Any]:
     """Yield an app and those in it; the last is the router, if all name theirs `app` as Starlette's do."""
-    while app is not None:
+    inner = getattr(app, "__self__", app)  # `Router.app` is a method of the router
+    while inner is not None:
+        app = inner
         yield app
         inner = getattr(app, "app", None)
-        app = None if getattr(inner, "__self__", None) is app else inner  # `Router.app` is a method
-
-
-def _load(routes: Source, session_user: str | None = None, **settings: Any) -> Engine:
-    given = settings.pop("identify", None)
-    if given is not None and session_user is not None:
-        raise ConfigError([Problem("session_user", "give it or `identify`, not both", "session-user")])
-    found = None if given is not None else _FrameworkUser(session_user)
-    engine = Engine(routes, identify=given or found, framework_cookies=(SESSION_COOKIE,), **settings)
-    if engine.settings.interface == "wsgi":
-        raise ConfigError([Problem("strangle.interface", "this app is ASGI; remove it", "interface")])
-    if engine.settings.serve is not None:
-        raise ConfigError([Problem("strangle.serve", "this app is ASGI; remove it", "serve")])
-    if found is not None:
-        found.engine = engine
-    return engine
+        inner = None if getattr(inner, "__self__", None) is app else inner
 
 
 # --- the user

@@ -145,13 +145,20 @@ def test_head_names_the_user_to_when():
     assert isinstance(decide(route, "/a"), Legacy)
 
 
-def test_who_has_an_id_alone_is_known_by_cookie_unless_a_header_says_so():
-    def head(*names):
-        return RequestHead("GET", b"/", b"", [(n, b"x") for n in names])
-
-    assert read_identity(7, head(b"cookie")) == Identity("7", from_cookie=True)
-    assert read_identity(7, head(b"cookie", b"authorization")) == Identity("7", from_cookie=False)
-    assert read_identity(7, head()) == Identity("7", from_cookie=False)
+@pytest.mark.parametrize(
+    ("headers", "by_cookie"),
+    [
+        ([], False),
+        ([("cookie", "a=1")], True),
+        ([("cookie", "a=1"), ("authorization", "Bearer x")], False),
+        ([("authorization", "bearer x")], False),
+        ([("authorization", "Basic x")], True),
+        ([("authorization", "Digest x")], True),
+    ],
+)
+def test_who_has_an_id_alone_is_known_by_what_browsers_send_themselves(headers, by_cookie):
+    head = RequestHead("GET", b"/", b"", [(n.encode(), v.encode()) for n, v in headers])
+    assert read_identity(7, head) == Identity("7", from_cookie=by_cookie)
 
 
 def problems(table, **settings):

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.exceptions import ConnectionClosed
 
-from servers import DEADLINE, free_port, wait_for
+from servers import DEADLINE, free_port, stop, wait_for
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -67,17 +67,13 @@ def serve(name, **environment):
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": folders, **environment},
+            start_new_session=True,
         )
         try:
             wait_for(port, child, log)
             yield port
         finally:
-            child.terminate()
-            try:
-                child.wait(5)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            stop(child)
             log.seek(0)
             sys.stdout.write(f"--- {name}\n{log.read()}")
 

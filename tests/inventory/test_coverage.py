@@ -1,5 +1,6 @@
 """Which routes cover which endpoints, asked of the compiled table: by cases, and against random requests."""
 
+import os
 import re
 
 import pytest
@@ -164,7 +165,7 @@ def endpoints(draw):
     return kinds, endpoint(*[p for part in parts for p in ("/", part)], methods=("GET", "POST"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "40")), deadline=None)
 @given(st.lists(routes(), max_size=5), endpoints(), st.data())
 def test_no_request_contradicts_what_is_said_of_its_endpoint(declared, asked, data):
     kinds, app_endpoint = asked

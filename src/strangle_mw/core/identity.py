@@ -83,8 +83,10 @@ def read_identity(found: object, head: RequestHead) -> Identity | None:
 
 
 def _by_cookie(head: RequestHead) -> bool:
-    names = {name.lower() for name, _ in head.headers}
-    return b"cookie" in names and b"authorization" not in names
+    """Tell whether a browser may have sent the credential by itself, as it does cookies, Basic and Digest."""
+    fields = {name.lower(): value for name, value in head.headers}
+    scheme, _, _ = fields.get(b"authorization", b"").strip().partition(b" ")
+    return scheme.lower() != b"bearer" and not fields.keys().isdisjoint((b"authorization", b"cookie"))
 
 
 # --- the origin of a request (cross-site request forgery, cross-site WebSocket hijacking)
