@@ -44,12 +44,13 @@ if TYPE_CHECKING:
         Signals,
         bind,
         clean_environment,
+        in_time,
         listen,
     )
     from examples.flask_app.demo_users import HOST, PATIENCE
 else:  # how processes are started and ended is written once, for both demos
     sys.path.append(str(OTHER))
-    from demo_servers import Child, Children, DemoError, Signals, bind, clean_environment, listen
+    from demo_servers import Child, Children, DemoError, Signals, bind, clean_environment, in_time, listen
     from demo_users import HOST, PATIENCE
 
 WORKERS = 2
@@ -89,7 +90,7 @@ class Servers(Children):
 
     def manage(self, *arguments: str) -> str:
         """Run a command of Django's by the script that visitors may use as well; it has to succeed."""
-        with self.signals.delayed():
+        with self.signals.delayed(), in_time(f"manage {arguments[0]}"):
             done = subprocess.run(
                 [self.folder / "manage", *arguments],
                 stdin=subprocess.DEVNULL,
@@ -311,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, OverflowError) as problem:
         print(f"demo: port {options.port} of {HOST} cannot be used: {problem}", file=sys.stderr)
         return 2
-    folder = Path(tempfile.mkdtemp(prefix="strangle-django-"))
+    folder = Path(tempfile.mkdtemp(prefix="strangle-orders-"))
     keep = True
     try:
         code = supervise(folder, listener, once=options.once)

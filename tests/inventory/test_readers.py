@@ -135,9 +135,9 @@ def test_django(django):
         ("shop/<uuid:tenant>/orders/<int:id>/", "/shop/{tenant}/orders/{id}/", "shop:order", "Orders", "DELETE,GET"),
         ("shop/<uuid:tenant>/read/<slug:s>", "/shop/{tenant}/read/{s}", "", "ReadOnly", "GET"),
         ("shop/<uuid:tenant>/archive/(?P<year>[0-9]{4})/(?P<kind>json|xml)/$", "/shop/{tenant}/archive/{year}/{kind}/", "shop:archive", "plain", ""),
-        (r"^old/(\d+)(?:-(\w+))?/?$", r"/old/\d+(?:-(\w+))?/?", "", "plain", ""),
+        (r"^old/(\d+)(?:-(\w+))?/?$", r"/old/(\d+)(?:-(\w+))?/?", "", "plain", ""),
         ("^old/any", "/old/any.*", "", "plain", ""),
-        (r"^v(?:1|2)/x\.json$", "/v1|2/x.json", "", "plain", ""),
+        (r"^v(?:1|2)/x\.json$", "/v(?:1|2)/x.json", "", "plain", ""),
         ("loose", "/.*loose.*", "", "plain", ""),
         ("en/i18n/<str:x>/", "/{language}/i18n/{x}/", "i18n", "plain", ""),
         ("en/Monday", "/{language}/Monday", "", "plain", ""),
@@ -156,11 +156,12 @@ def test_django_matches_what_is_made_of_its_patterns(django):
     for at, endpoint in enumerate(endpoints):
         for path in _general(endpoint):
             if not earlier(endpoints, at, path):
-                with translation.override("de" if "/de/" in path or "Montag" in path else "en"):
-                    if "Montag" in path and "/en/" in path:
-                        continue  # a translated path behind another language's prefix
+                language = "de" if path.startswith("/de/") else "en"
+                if endpoint.rule.endswith(("Monday", "Montag")) and endpoint.rule[:2] != language:
+                    continue  # the path of one language behind the prefix of the other
+                with translation.override(language):
                     assert resolve(path).route in (endpoint.rule, *endpoint.rules), path
-                    checked += 1
+                checked += 1
     assert checked > 40
 
 
@@ -174,7 +175,7 @@ def test_the_default_language_may_have_no_prefix(django):
 
     with override_settings(ROOT_URLCONF=Urls):
         [endpoint] = read_url_map(django()).endpoints
-    assert (endpoint.rule, endpoint.rules) == ("x", ("de/x",))
+    assert (endpoint.rule, endpoint.rules, endpoint.text) == ("x", ("de/x",), "/{language/}x")
     assert [bool(endpoint.regex.fullmatch(p)) for p in ("/x", "/de/x", "/en/x")] == [True, True, False]
 
 
@@ -191,11 +192,14 @@ def test_urls_that_cannot_be_imported_are_a_problem(django):
     ("regex", "ends", "parts"),
     [
         (r"^a/(?P<x>\d+)/$", True, "a/ x=\\d+ /"),
-        (r"^a/((?:b|c)+)/?\Z", True, "a/ =(?:b|c)+ =/?"),
-        (r"^[/)](\()x{2,3}?$", True, "=[/)] =\\( =x{2,3}?"),
+        (r"^a/((?:b|c)+)/?\Z", True, "a/ =((?:b|c)+) =/?"),
+        (r"^[/)](\()x{2,3}?$", True, "=[/)] =(\\() =x{2,3}?"),
         ("^a|b$", True, "=a|b"),
         ("^(?P<x>[^/]+)?", False, "x=(?:[^/]+)?"),
-        (r"^a\$", True, "a$ =.*"),
+        (r"^a\$", True, "a$"),
+        (r"^a\\$", True, "a\\"),
+        ("^a", True, "a =.*"),
+        ("a$", True, "=.* a"),
         (r"^a(?=b)b$", True, "a =(?=b) b"),
         ("^(a", False, "=(a"),
     ],

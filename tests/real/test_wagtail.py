@@ -63,8 +63,10 @@ def start(tmp_path_factory):
     def started(name, **environment):
         database = shop / f"{name}.sqlite3"
         shutil.copy(shop / "db.sqlite3", database)
-        where = {"more": ("--chdir", str(shop)), "SHOP_DATABASE": str(database)}
-        with serve("gunicorn-gthread", "real.wagtail_app", **where, **environment) as port:
+        # Some attributes of Wagtail's pages are written from sets: one seed for their order.
+        environment |= {"SHOP_DATABASE": str(database), "PYTHONHASHSEED": "0"}
+        folder = ("--chdir", str(shop))
+        with serve("gunicorn-gthread", "real.wagtail_app", more=folder, **environment) as port:
             yield f"http://localhost:{port}"
 
     return started

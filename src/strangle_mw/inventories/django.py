@@ -72,7 +72,7 @@ def route_key(parts: Sequence[str | Param]) -> str:
 
 def _parts(pattern: Any) -> tuple[str | Param, ...]:
     if isinstance(pattern, LocalePrefixPattern):
-        return (Param("language", _prefixes(pattern)),)
+        return _prefix(pattern)
     if isinstance(pattern, RegexPattern):
         return path_parts(str(pattern), ends=pattern._is_endpoint)  # noqa: SLF001 - there is no other way
     pieces = _VARIABLE.split(str(pattern))
@@ -80,12 +80,12 @@ def _parts(pattern: Any) -> tuple[str | Param, ...]:
     return join(*(Param(p, converters[p].regex) if at % 2 else p for at, p in enumerate(pieces)))
 
 
-def _prefixes(pattern: Any) -> str:
-    """Return what a language's prefix looks like; the default language's may be none."""
-    default = settings.LANGUAGE_CODE
-    bare = not pattern.prefix_default_language
-    codes = [re.escape(c) for c in _languages() if not (bare and c == default)]
-    return f"(?:(?:{'|'.join(codes)})/)" + "?" * bare
+def _prefix(pattern: LocalePrefixPattern) -> tuple[str | Param, ...]:
+    """Return what a language's prefix looks like; the default language may have none."""
+    if pattern.prefix_default_language:
+        return Param("language", "|".join(map(re.escape, _languages()))), "/"
+    others = [re.escape(code) for code in _languages() if code != settings.LANGUAGE_CODE]
+    return (Param("language/", f"(?:(?:{'|'.join(others)})/)?" if others else ""),)
 
 
 def _methods(view: Any) -> frozenset[str]:

@@ -13,7 +13,7 @@ from strangle_mw.core.inventory import ANYTHING, Param, join
 _REPEAT = re.compile(r"(?:[*+?]|\{[0-9]*,?[0-9]*\})[?+]?")
 _ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\\]", re.DOTALL)
 _LITERAL = re.compile(r"\\[^A-Za-z0-9]|[^\\.^$*+?{}\[\]|()]")
-_HEAD = re.compile(r"\(\?P<(\w+)>|\(\?:|\((?!\?)")
+_NAMED = re.compile(r"\(\?P<(\w+)>(.*)\)", re.DOTALL)
 _END = re.compile(r"(?<!\\)(?:\\\\)*(\$|\\Z)$")
 
 
@@ -22,13 +22,13 @@ def path_parts(regex: str, *, ends: bool) -> tuple[str | Param, ...]:
 
     Without `^` the expression may begin anywhere, without `$` more may follow (Django searches).
     """
-    before, after = not regex.startswith("^"), not ends
+    before, after = not regex.startswith("^"), ends and not regex.endswith(("$", r"\Z"))
     body = regex.removeprefix("^")
     if end := _END.search(body):
-        body, after = body[: end.start(1)], False
+        body = body[: end.start(1)]
     parts = (Param("", body),) if _has_branches(body) else tuple(_parts(body))
     rest = (Param("", ANYTHING),)
-    return join(*(rest * before), *parts, *(rest * (after and ends)))
+    return join(*(rest * before), *parts, *(rest * after))
 
 
 def _parts(text: str) -> list[str | Param]:
@@ -46,11 +46,10 @@ def _parts(text: str) -> list[str | Param]:
 def _part(atom: str, repeat: str) -> str | Param:
     if not repeat and _LITERAL.fullmatch(atom):
         return atom.removeprefix("\\")
-    head = _HEAD.match(atom)
-    if head is None:
+    named = _NAMED.fullmatch(atom)
+    if named is None:
         return Param("", atom + repeat)
-    inner = atom[head.end() : -1]
-    return Param(head[1] or "", f"(?:{inner}){repeat}" if repeat else inner)
+    return Param(named[1], f"(?:{named[2]}){repeat}" if repeat else named[2])
 
 
 def _atom(text: str, at: int) -> str:
