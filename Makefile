@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos conformance lint bench docs format constraints clean
+.PHONY: help demo demo-django test chaos conformance lint bench docs format constraints clean
 
 help:  ## say what each command does
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # One stamp a group: the demo needs no linters, the tests need no benchmark peers.
 $(BIN)/python:
@@ -30,6 +30,9 @@ $(VENV)/.httpbin: constraints.txt | $(VENV)/.test
 
 demo: $(VENV)/.demo  ## a Flask monolith being strangled (ARGS=--once to exit after the replay)
 	@$(BIN)/python examples/flask_app/demo.py $(ARGS)
+
+demo-django: $(VENV)/.demo  ## a Django monolith whose orders move out, users and all (ARGS=--once as above)
+	@$(BIN)/python examples/django_app/demo.py $(ARGS)
 
 test: $(VENV)/.test $(VENV)/.httpbin  ## the whole test suite (ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -40,6 +40,12 @@ def test_the_service_sees_who_asks(ask, target, prefix):
     assert (answer.status, answer.json()) == (200, {"user": "42"})
 
 
+def test_a_path_that_is_no_text_is_compared_where_the_framework_has_kept_it(ask):
+    answer = ask(Asked("/v1/%FF", [(HEADER, good("/v1/%FF"))]))
+    # Django under WSGI writes what is no UTF-8 as "%FF", which could as well have been "%25FF".
+    assert answer.status == (401 if ask is KINDS["django-wsgi"] else 200)
+
+
 def test_unsafe_methods_are_nothing_special(ask):
     asked = Asked("/v1/orders?page=2", [(HEADER, good(method="POST"))], method="POST")
     assert ask(asked).json() == {"user": "42"}

@@ -216,6 +216,8 @@ def test_the_callback_gets_the_identity_and_goes_before_its_claims():
     found = token(minter, identity=Identity("42", {"plan": "old", "a": 1}, user="zoe"))
     found = jwt.decode(found, options={"verify_signature": False})
     assert (found["name"], found["plan"], found["a"]) == ("Zoe", "new", 1)
+    none = token(mint_of(secrets={"orders": SECRET}, claims=lambda _: {}).minter)
+    assert jwt.decode(none, options={"verify_signature": False})["sub"] == "42"
     broken = mint_of(
         secrets={"orders": SECRET}, claims=lambda identity: {"name": identity.user.title()}
     ).minter

@@ -52,7 +52,7 @@ def read_environ(environ: Mapping[str, Any]) -> Seen:
     return Seen(
         environ.get("HTTP_STRANGLE_IDENTITY"),
         environ["REQUEST_METHOD"],
-        quote(path.encode("latin-1")) or "/",
+        quote(path.encode("latin-1")),
         environ.get("QUERY_STRING", ""),
     )
 
