@@ -53,6 +53,8 @@ class Troubles:
 
     def watch(self, context, origin):
         def fail(request, why):
+            if why == "net::ERR_ABORTED":  # its page was left, or has given it up: no answer was bad
+                return
             self.failed.append(f"{request.method} {request.url.removeprefix(origin)}: {why}")
 
         def say(text):

@@ -77,6 +77,7 @@ def test_an_answer_arrives_to_the_byte(app):
 def test_an_answer_without_a_body_is_given_no_length(app, method, target, status, length):
     seen = app.ask(target, method=method)
     assert (seen.status, seen.body, seen.header(b"content-length")) == (status, b"", length)
+    assert (seen.ended, seen.error) == (True, None)
 
 
 @pytest.mark.parametrize(

@@ -176,3 +176,25 @@ def lazily(get_response):
         return get_response(request)
 
     return middleware
+
+
+def discarding(get_response):
+    """Give another answer than the one that has come, and forget about that."""
+    from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+
+    if iscoroutinefunction(get_response):
+
+        async def middleware(request):
+            await get_response(request)
+            return HttpResponse("another")
+
+        return markcoroutinefunction(middleware)
+
+    def middleware(request):
+        get_response(request)
+        return HttpResponse("another")
+
+    return middleware
+
+
+discarding.async_capable = True

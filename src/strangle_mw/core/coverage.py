@@ -69,17 +69,20 @@ class Coverage:
         self._snapshot = snapshot
         self._table = snapshot.table
         self._loose = snapshot.options.trailing_slash == "ignore"
-        self._unfixed: list[CompiledRoute] = []
-        self._fixed: dict[str, list[CompiledRoute]] = defaultdict(list)
-        self._views: dict[str, Snapshot] = {}
+        self._views: dict[tuple[int, ...], Snapshot] = {}
+        # Routes by the literal segments that they start with: by all of them, and by the first few.
+        self._exactly: dict[tuple[str, ...], list[CompiledRoute]] = defaultdict(list)
+        self._starting: dict[tuple[str, ...], list[CompiledRoute]] = defaultdict(list)
         self.touched: set[str] = set()
         for route in snapshot.table.routes:
-            first = _literals(route)[:1]
-            (self._fixed[first[0]] if first else self._unfixed).append(route)
+            literals = _literals(route)
+            self._exactly[literals].append(route)
+            for length in range(len(literals) + 1):
+                self._starting[literals[:length]].append(route)
 
     def of(self, endpoint: AppEndpoint) -> tuple[Cover, ...]:
         """Say for each of an endpoint's methods how far it is covered."""
-        near = self._near(endpoint)
+        near = self._near(_fixed_segments(endpoint))
         paths = self._paths(endpoint, near)
         named = {m for r in near for m in r.methods}
         methods = sorted(endpoint.methods or {*ANY_METHOD, *named})
@@ -92,7 +95,7 @@ class Coverage:
         """Name the routes that an endpoint would have, were there one slash more or less at its end."""
         if self._loose or endpoint.regex is None:
             return ()
-        near, found = self._near(endpoint), Counter[str]()
+        near, found = self._near(_fixed_segments(endpoint)), Counter[str]()
         paths = {p[:-1] if p.endswith("/") else p + "/" for p in _general(endpoint) if p != "/"}
         touched = set(self.touched)
         for method in endpoint.methods or ANY_METHOD:
@@ -101,14 +104,10 @@ class Coverage:
         self.touched = touched
         return tuple(found)
 
-    def _near(self, endpoint: AppEndpoint) -> list[CompiledRoute]:
-        """Return the routes whose literal beginning does not exclude the endpoint."""
-        fixed = _fixed_segments(endpoint)
-        if fixed:
-            routes: Iterable[CompiledRoute] = (*self._fixed.get(fixed[0], ()), *self._unfixed)
-        else:
-            routes = self._table.routes
-        return [r for r in routes if all(a == b for a, b in zip(_literals(r), fixed, strict=False))]
+    def _near(self, fixed: tuple[str, ...]) -> list[CompiledRoute]:
+        """Return the routes whose literal beginning does not exclude paths that start with these segments."""
+        before = [r for length in range(len(fixed)) for r in self._exactly.get(fixed[:length], ())]
+        return [*before, *self._starting.get(fixed, ())]
 
     def _paths(self, endpoint: AppEndpoint, near: Sequence[CompiledRoute]) -> list[bytes]:
         general, regex = _general(endpoint), endpoint.regex
@@ -151,30 +150,30 @@ class Coverage:
 
     def _view(self, path: bytes) -> Snapshot:
         """Return the routes that may fit a path, without conditions, as `explain` takes them."""
-        first = split(path)[0]
-        if first not in self._views:
-            routes = (*self._fixed.get(first, ()), *self._unfixed)
-            table = RouteTable([replace(r, tests=(), when=None) for r in routes])
-            self._views[first] = replace(self._snapshot, table=table)
-        return self._views[first]
+        near = self._near(tuple(split(path)))
+        key = tuple(r.index for r in near)
+        if key not in self._views:
+            table = RouteTable([replace(r, tests=(), when=None) for r in near])
+            self._views[key] = replace(self._snapshot, table=table)
+        return self._views[key]
 
 
-def _literals(route: CompiledRoute) -> list[str]:
+def _literals(route: CompiledRoute) -> tuple[str, ...]:
     """Return the literal segments that every path of a route starts with."""
     found: list[str] = []
     for segment in route.pattern.segments if route.pattern is not None else ():
         if segment.name:
             break
         found.append(segment.prefix)
-    return found
+    return tuple(found)
 
 
-def _fixed_segments(endpoint: AppEndpoint) -> list[str]:
+def _fixed_segments(endpoint: AppEndpoint) -> tuple[str, ...]:
     """Return the segments that every path of an endpoint starts with."""
     first = endpoint.path[0] if endpoint.path else ""
     if not isinstance(first, str):
-        return []
-    segments = _segments(first)
+        return ()
+    segments = tuple(_segments(first))
     return segments if len(endpoint.path) == 1 and not endpoint.loose_slash else segments[:-1]
 
 

@@ -7,6 +7,7 @@ routes, known methods (promise P17); texts are escaped and cut (promise P18).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,7 @@ Days = dict[int, int]
 
 _ENDPOINT = "\tendpoint\t"
 _ROUTE = "\troute\t"
-_LAST_DAY = 2_932_896  # the end of the year 9999, as `events.MAX_TIME`
+_DAY = re.compile(r"[0-9]{1,6}")  # to the year 4707
 
 
 @dataclass(slots=True)
@@ -88,9 +89,13 @@ def read_usage(counts: Mapping[str, int]) -> Usage:
 
 
 def outdated(counts: Iterable[str], today: int) -> Collection[str]:
-    """Return what the fields start with that are too old to be kept."""
-    found = ((n, _read(n)) for n in counts)
-    return {f"{r[0]}{r[1]}\t" for _, r in found if r is not None and r[1] < today - KEPT_DAYS}
+    """Return what the fields start with that are too old to be kept, or of a day that is still to come."""
+    dated = {tuple(name.split("\t", 3)[1:3]) for name in counts if name.startswith((_ENDPOINT, _ROUTE))}
+    return [
+        f"\t{kind}\t{day}\t"
+        for kind, day in dated
+        if not _DAY.fullmatch(day) or not today - KEPT_DAYS <= int(day) <= today + 1
+    ]
 
 
 def hits(days: Mapping[int, int], first: int) -> int:
@@ -105,6 +110,6 @@ def _read(name: str) -> tuple[str, int, str, str] | None:
     if f"\t{kind}\t" not in (_ENDPOINT, _ROUTE) or len(rest) != 3:  # noqa: PLR2004 - day, method or side, text
         return None
     day, what, text = rest
-    if not (day.isascii() and day.isdigit() and len(day) <= 7 and int(day) <= _LAST_DAY):  # noqa: PLR2004
+    if not _DAY.fullmatch(day):
         return None
     return f"\t{kind}\t", int(day), safe_text(what, 30), text_key(text)

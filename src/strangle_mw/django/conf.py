@@ -13,7 +13,7 @@ from inspect import iscoroutinefunction
 from os import PathLike, fspath
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
@@ -27,7 +27,7 @@ from strangle_mw.engine import Engine
 from strangle_mw.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from strangle_mw.config import Source
     from strangle_mw.core.decision import Snapshot
@@ -45,36 +45,31 @@ _RESETTING = ("STRANGLE", "BASE_DIR", "INSTALLED_APPS", "SESSION_COOKIE_NAME", "
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """What `STRANGLE` says: the routes, and the settings by the names that `Engine` takes."""
+    """What `STRANGLE` says: the routes, the settings by the names that `Engine` takes, and what is wrong."""
 
     source: Source
     settings: Mapping[str, Any]
+    problems: Sequence[Problem]
 
 
 def configured() -> Configured:
-    """Read `settings.STRANGLE`; raise `ConfigError` with every problem of its keys."""
+    """Read `settings.STRANGLE`; raises `ConfigError` if it is no dict."""
     given = getattr(settings, "STRANGLE", None)
     if not isinstance(given, Mapping):
         what = "is not set" if given is None else f"must be a dict, not {type(given).__name__}"
         raise ConfigError([Problem("STRANGLE", f'{what}; write STRANGLE = {{"ROUTES": [...]}}', "settings")])
     problems = [*_strangers(given)]
-    found = {}
-    for key in _FUNCTIONS:
-        try:
-            found[key] = _function(key, given.get(key))
-        except ConfigError as exc:
-            problems += exc.problems
-    if given.get("ROUTES") is None:
-        what = "is missing; give the path of a table file or a list of routes"
-        problems.append(Problem('STRANGLE["ROUTES"]', what, "routes-missing"))
-    if problems:
-        raise ConfigError(problems)
+    claims = _function("CLAIMS", given.get("CLAIMS"), problems)
+    own = None if "IDENTIFY" in given else _own_identify()
+    identify = _both(_function("IDENTIFY", given.get("IDENTIFY", own), problems))
     made = {name: given.get(key) for key, name in _SETTINGS.items()}
-    identify = _both(found["IDENTIFY"] if "IDENTIFY" in given else _own_identify())
-    claims = found["CLAIMS"]
     made["identify"] = identify if identify is None or claims is None else _WithClaims(identify, claims)
     made["framework_cookies"] = (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME)
-    return Configured(_source(given["ROUTES"]), made)
+    routes = given.get("ROUTES")
+    if routes is None:
+        what = "is missing; give the path of a table file or a list of routes"
+        problems.append(Problem('STRANGLE["ROUTES"]', what, "routes-missing"))
+    return Configured(_source(() if routes is None else routes), made, problems)
 
 
 def _strangers(given: Mapping[Any, Any]) -> Iterator[Problem]:
@@ -84,18 +79,23 @@ def _strangers(given: Mapping[Any, Any]) -> Iterator[Problem]:
             yield Problem(f'STRANGLE["{key}"]', what, "unknown-key")
 
 
-def _function(key: str, value: object) -> Any:
+def _function(key: str, value: object, problems: list[Problem]) -> Any:
     """Return a function of the user's that is given by itself or by its dotted path."""
     where = f'STRANGLE["{key}"]'
     if isinstance(value, str):
         try:
             value = import_string(value)
-        except Exception as exc:
-            what = f"cannot be imported: {type(exc).__name__}: {exc}"
-            raise ConfigError([Problem(where, what, "import")]) from exc
+        except Exception as exc:  # noqa: BLE001 - whatever the module does when it is imported
+            problems.append(Problem(where, f"cannot be imported: {type(exc).__name__}: {exc}", "import"))
+            return _nobody
     if value is not None and not callable(value):
-        raise ConfigError([Problem(where, "must be a function, or its dotted path as text", "import")])
+        problems.append(Problem(where, "must be a function, or its dotted path as text", "import"))
+        return _nobody
     return value
+
+
+def _nobody(_: object) -> None:
+    """Stand in for a function that is told as a problem."""
 
 
 def _own_identify() -> Any:
@@ -165,9 +165,33 @@ def read_table() -> Snapshot:
     """Load the table without starting anything; raise `ConfigError` with every problem."""
     from strangle_mw.identity.minting import make_minter
 
+    return _every_problem(lambda source, given: load(source, mint=make_minter, **given))
+
+
+def _make() -> Engine:
+    return _every_problem(lambda source, given: Engine(source, **given))
+
+
+T = TypeVar("T", "Snapshot", Engine)
+
+
+def _every_problem(make: Callable[[Any, Mapping[str, Any]], T]) -> T:
+    """Make something of the settings, or raise `ConfigError` with all that is wrong with them."""
     found = configured()
-    with _places(found):
-        return load(found.source, mint=make_minter, **found.settings)
+    problems = [*found.problems]
+    try:
+        made = make(found.source, found.settings)
+    except ConfigError as exc:
+        problems += [replace(p, where=place(p.where, found.source)) for p in exc.problems]
+    else:
+        what = "has no place in Django's table: wsgi.py and asgi.py say which interface there is"
+        odd = [name for name in ("interface", "serve", "learn") if getattr(made.settings, name)]
+        problems += [Problem(place(f"strangle.{name}", found.source), what, "not-in-django") for name in odd]
+        if not problems:
+            return made
+        if isinstance(made, Engine):
+            made.close()
+    raise ConfigError(problems)
 
 
 class _Process:
@@ -186,18 +210,6 @@ def engine() -> Engine:
     return _Process.engine
 
 
-def _make() -> Engine:
-    found = configured()
-    with _places(found):
-        made = Engine(found.source, **found.settings)
-        odd = [n for n in ("interface", "serve", "learn") if getattr(made.settings, n)]
-        if odd:
-            made.close()
-            what = "has no place in Django's table; wsgi.py and asgi.py say which interface there is"
-            raise ConfigError(Problem(f"strangle.{name}", what, "not-in-django") for name in odd)
-    return made
-
-
 def _forget(*, setting: str, **_: Any) -> None:
     """Read the settings anew after a test has changed them (`override_settings`)."""
     if setting in _RESETTING:
@@ -208,23 +220,6 @@ def _forget(*, setting: str, **_: Any) -> None:
 
 
 setting_changed.connect(_forget, dispatch_uid="strangle_mw.django")
-
-
-class _places:  # noqa: N801 - a context manager, used like a function
-    """Names problems as the settings do."""
-
-    def __init__(self, found: Configured) -> None:
-        self._found = found
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
-        if isinstance(exc, ConfigError):
-            raise ConfigError(self._renamed(exc.problems)) from None
-
-    def _renamed(self, problems: Iterable[Problem]) -> Iterator[Problem]:
-        return (replace(p, where=place(p.where, self._found.source)) for p in problems)
 
 
 _SETTING = re.compile(r"strangle(?:\(\))?\.(\w+)(.*)", re.DOTALL)

@@ -7,7 +7,6 @@ been tried. How answers become responses is `responses`.
 from __future__ import annotations
 
 import asyncio
-import weakref
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
@@ -21,7 +20,7 @@ from strangle_mw.asgi import ASGIStrangler
 from strangle_mw.asgi_head import HTTP
 from strangle_mw.core.decision import Forward
 from strangle_mw.django.conf import engine
-from strangle_mw.django.responses import respond, text_fields
+from strangle_mw.django.responses import close_with, respond, text_fields
 from strangle_mw.engine import FALLBACK_KEY
 from strangle_mw.wsgi import READER, WSGIStrangler
 
@@ -97,8 +96,11 @@ def act(request: Any, decision: Decision) -> Any:
         return None
     ((line, fields),) = began
     status, _, phrase = line.partition(" ")
-    body = b"".join(result) if isinstance(result, list) else result
-    return respond(request.method, int(status), phrase, fields, body)
+    if isinstance(result, list):
+        return respond(request.method, int(status), phrase, fields, b"".join(result))
+    response = respond(request.method, int(status), phrase, fields, result)
+    close_with(response, result.close)  # type: ignore[attr-defined] # WSGI's own way (PEP 3333)
+    return response
 
 
 def as_received(environ: Any) -> Any:
@@ -158,9 +160,16 @@ async def aact(request: Any, decision: Decision) -> Any:
     except BaseException:
         exchange.cancel()
         raise
-    response = respond(request.method, start["status"], "", text_fields(start["headers"]), body)
-    exchange.close_with(response)
+    fields = text_fields(start["headers"])
+    response = respond(request.method, start["status"], "", fields, body, _nothing())
+    close_with(response, exchange.close)
     return response
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    parts: tuple[bytes, ...] = ()
+    for part in parts:
+        yield part
 
 
 _END: Any = None
@@ -220,16 +229,10 @@ class _Exchange:
         """End the exchange if it is not over."""
         self._task.cancel()
 
-    def close_with(self, response: Any) -> None:
-        """End the exchange with the response: when it is closed, in whatever thread, or given up."""
-        close = weakref.finalize(response, _cancel, self._loop, self._task)
-        close.atexit = False
-        response._resource_closers.append(close)  # noqa: SLF001 - as Django's own handlers do
-
-
-def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(task.cancel)
+    def close(self) -> None:
+        """End the exchange if it is not over, from whatever thread."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._task.cancel)
 
 
 def _from_start(request: Any) -> Any:

@@ -9,6 +9,7 @@ from django.core.handlers.base import BaseHandler
 
 from strangle_mw.core.interface import detect_interface
 from strangle_mw.django.conf import engine
+from strangle_mw.engine import FALLBACK_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,7 @@ def count_endpoint(request: HttpRequest) -> None:
 
 
 def _count(application: Any) -> None:
-    """Have the handler count what it resolves; one that other middleware hides is left to ours."""
+    """Have the handler count what it resolves; one that cannot be found is left to our middleware."""
     handler = application
     while not isinstance(handler, BaseHandler):
         handler = next((h for name in _INNER if (h := getattr(handler, name, None)) is not None), None)
@@ -87,6 +88,9 @@ def _count(application: Any) -> None:
     resolve = handler.resolve_request
 
     def resolve_request(request: HttpRequest) -> Any:
+        scope = getattr(request, "scope", {})
+        if FALLBACK_KEY in scope:  # views find it in one place, whatever the server
+            request.META[FALLBACK_KEY] = scope[FALLBACK_KEY]
         match = resolve(request)
         count_endpoint(request)
         return match

@@ -6,6 +6,7 @@ out may change what it likes, as with any response.
 
 from __future__ import annotations
 
+import weakref
 from http.cookies import Morsel, SimpleCookie
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from django.http.response import ResponseHeaders
 from strangle_mw.core.sticky import mark_wsgi_headers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from strangle_mw.core.sticky import Mark
 
@@ -94,18 +95,16 @@ class _Streamed(_Received, StreamingHttpResponse):  # type: ignore[misc] # as ab
     pass
 
 
-def respond(
-    method: str,
-    status: int,
-    reason: str,
-    fields: Fields,
-    body: bytes | Iterable[bytes] | AsyncIterator[bytes],
-) -> Any:
-    """Make a response; a body in bytes is whole, another one is streamed and closed with the response."""
-    without = method == "HEAD" or status in (204, 304)
-    # Django would give an empty whole body a length, which is that of the GET (RFC 9110 section 8.6).
-    whole = isinstance(body, bytes) and not without
-    made = _Whole(body) if whole else _Streamed(() if isinstance(body, bytes) else body)
+def respond(method: str, status: int, reason: str, fields: Fields, body: Any, nothing: Any = ()) -> Any:
+    """Make a response; a body in bytes is whole, another one is streamed and closed with the response.
+
+    `nothing` is a body of no parts, of the kind that who sends the response can wait for.
+    """
+    if isinstance(body, bytes) and method != "HEAD" and status not in (204, 304):
+        made: Any = _Whole(body)
+    else:
+        # Django would give an empty whole body a length, which is that of the GET (RFC 9110 section 8.6).
+        made = _Streamed(nothing if isinstance(body, bytes) else body)
     made.receive(status, reason, fields)
     return made
 
@@ -121,6 +120,13 @@ def mark_response(response: Any, mark: Mark | None, method: str) -> None:
         else:
             before = response.headers.get(name)
             response.headers[name] = f"{before}, {value}" if before else value
+
+
+def close_with(response: Any, close: Callable[[], None]) -> None:
+    """Have something closed with a response, or when nobody has it any more: some middlewares drop one."""
+    once = weakref.finalize(response, close)
+    once.atexit = False
+    response._resource_closers.append(once)  # noqa: SLF001 - as Django's own handlers do
 
 
 def text_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:

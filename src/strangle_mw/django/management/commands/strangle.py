@@ -9,6 +9,7 @@ import sys
 from argparse import REMAINDER
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,7 +55,7 @@ class Command(BaseCommand):  # type: ignore[misc] # Django has no types
         django.add_argument("--settings")
         django.add_argument("--pythonpath")
         try:
-            self._run(django.parse_known_args(argv[2:])[1], f"{argv[0]} {argv[1]}")
+            self._run(django.parse_known_args(argv[2:])[1], f"{Path(argv[0]).name} {argv[1]}")
         finally:
             connections.close_all()
 
