@@ -1,3 +1,6 @@
+from contextlib import ExitStack
+from functools import cache
+
 import pytest
 
 from echo import Echo
@@ -19,10 +22,22 @@ class Served(int):
     name: str
 
 
+@pytest.fixture(scope="session")
+def started(echo):
+    """Start a server of a kind with the strangled app, the first time it is asked for; they run until the end."""
+    with ExitStack() as stack:
+
+        @cache
+        def start(name):
+            port = stack.enter_context(serve(name, MODULE, STRANGLE_TEST_UPSTREAM=echo.address))
+            served = Served(port)
+            served.name = name
+            return served
+
+        yield start
+
+
 @pytest.fixture(scope="session", params=SERVERS)
-def server(request, echo):
+def server(request, started):
     """A server with the strangled app, one kind after the other."""
-    with serve(request.param, MODULE, STRANGLE_TEST_UPSTREAM=echo.address) as port:
-        served = Served(port)
-        served.name = request.param
-        yield served
+    return started(request.param)

@@ -46,8 +46,10 @@ STRANGLE = json.loads(os.environ.get("STRANGLE_TEST_SETTINGS", '{"ROUTES": []}')
 
 
 def setup():
-    """Begin with Django, if nobody has."""
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "django_settings")
+    """Begin with Django, if nobody has; the environment, and so other projects' processes, are left alone."""
+    from unittest import mock
+
     import django
 
-    django.setup()
+    with mock.patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "django_settings"}):
+        django.setup()

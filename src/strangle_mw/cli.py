@@ -22,7 +22,7 @@ from strangle_mw.cli_app import (
     tell_check,
 )
 from strangle_mw.cli_import import import_commands
-from strangle_mw.cli_inventory import here_first, import_app, json_option
+from strangle_mw.cli_inventory import here_first, import_app, inventory_command, json_option
 from strangle_mw.cli_lambda import lambda_commands
 from strangle_mw.cli_live import live_commands
 from strangle_mw.config import load
@@ -127,6 +127,7 @@ def _snapshot(file: str) -> Snapshot:
 
 for command in (
     *table_commands(_snapshot, (_FILE,)),
+    inventory_command,
     *live_commands(_target, _PLACES),
     *lambda_commands,
     *import_commands,

@@ -93,7 +93,7 @@ def inventory_command(
 
 def _imported(name: str) -> Any:
     """Import the app, whatever it does then, and tell in one line what went wrong."""
-    if ":" not in name:
+    if not all(name.partition(":")):
         raise click.UsageError(f"{name!r} must be MODULE:APP, as in shop.wsgi:application")
     try:
         with here_first():
@@ -127,8 +127,11 @@ def print_inventory(
     elif as_markdown:
         click.echo("\n".join(markdown(found)))
     else:
-        width = get_terminal_size().columns if sys.stdout.isatty() else None
-        click.echo("\n".join(inventory_lines(found, width)))
+        click.echo("\n".join(inventory_lines(found, _width())))
+
+
+def _width() -> int | None:
+    return get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def import_app(name: str) -> Any:

@@ -35,7 +35,7 @@ _KINDS = (
 # Short ones as they are, with two digits at most; longer ones of words as people write them (`getSalesLeads`,
 # `how-to-2`), so that no token out of somebody's link is kept.
 _SHORT = re.compile(r"(?!(?:[^0-9]*[0-9]){3})[A-Za-z0-9._~-]{1,12}")
-_PIECE = r"(?:[A-Z]{1,12}|[A-Z]?[a-z]{1,20}(?:[A-Z][a-z]{2,20})*)[0-9]{0,2}"
+_PIECE = r"(?:[A-Z]{1,12}|[A-Z]?[a-z]{1,20}(?:[A-Z][a-z]{2,20}|By|Id|In|Of|On|To)*)[0-9]{0,2}"
 _LONG = re.compile(rf"(?=.{{1,40}}$)\.?{_PIECE}(?:[-._~]{{1,2}}{_PIECE})*")
 _HEX = re.compile(r"(?=.*[0-9])[0-9A-Fa-f-]{8,}")
 

@@ -2,13 +2,14 @@ import pytest
 
 pytest.importorskip("django")
 
+from django_settings import setup  # noqa: E402
+
+setup()  # the tests import models
+
 
 @pytest.fixture(scope="session", autouse=True)
 def database():
     """One database for all of these tests, with the users `ann` and `ben`."""
-    from django_settings import setup
-
-    setup()
     from django.contrib.auth.models import User
     from django.core.management import call_command
     from django.db import connections

@@ -158,16 +158,16 @@ def test_as_text():
     assert inventory_lines(found) == [
         "1 of 6 endpoints modern; 0 % of requests; 4 quiet since 2026-11-23, when counting began",
         "",
-        "ENDPOINT      METHODS                    STAGE       ROUTES  LEGACY HITS  LAST SEEN   VIEW",
-        "/             GET                        legacy              10           2026-11-24  shop.view",
-        "/orders/{id}  GET                        modern      orders  0            never       shop.order",
-        "/orders/{id}  POST                       legacy              0            never       shop.save",
-        "/reports/     GET                        legacy              0            never       shop.view",
-        "/search       GET,POST                   canary 5 %  search  10           2026-11-23  shop.view",
-        "/any          any                        legacy              0            never       shop.view",
+        "ENDPOINT      METHODS   STAGE       ROUTES  LEGACY HITS  LAST SEEN   VIEW",
+        "/             GET       legacy              10           2026-11-24  shop.view",
+        "/orders/{id}  GET       modern      orders  0            never       shop.order",
+        "/orders/{id}  POST      legacy              0            never       shop.save",
+        "/reports/     GET       legacy              0            never       shop.view",
+        "/search       GET,POST  canary 5 %  search  10           2026-11-23  shop.view",
+        "/any          any       legacy              0            never       shop.view",
         "counted, and no endpoint of the app by now (1 rule): /gone",
         *(f"warning {w}" for w in found.warnings),
-    ] or inventory_lines(found)[2].split() == "ENDPOINT METHODS STAGE ROUTES LEGACY HITS LAST SEEN VIEW".split()
+    ]
     assert max(map(len, inventory_lines(found, 60))) == 60
 
 

@@ -177,7 +177,7 @@ T = TypeVar("T", "Snapshot", Engine)
 
 def _every_problem(make: Callable[[Any, Mapping[str, Any]], T]) -> T:
     """Make something of the settings, or raise `ConfigError` with all that is wrong with them."""
-    found = configured()
+    found: Configured = configured()
     problems = [*found.problems]
     try:
         made = make(found.source, found.settings)
