@@ -24,13 +24,12 @@ class Served(int):
 
 @pytest.fixture(scope="session")
 def started(echo):
-    """Start a server of a kind with the strangled app, the first time it is asked for; they run until the end."""
+    """Start a server of a kind with the strangled app, when it is asked for first; it runs until the end."""
     with ExitStack() as stack:
 
         @cache
         def start(name):
-            port = stack.enter_context(serve(name, MODULE, STRANGLE_TEST_UPSTREAM=echo.address))
-            served = Served(port)
+            served = Served(stack.enter_context(serve(name, MODULE, STRANGLE_TEST_UPSTREAM=echo.address)))
             served.name = name
             return served
 

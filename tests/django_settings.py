@@ -20,6 +20,8 @@ SECRET_KEY_FALLBACKS = []
 ALLOWED_HOSTS = ["h.example", "testserver", "127.0.0.1", "localhost"]
 USE_TZ = True
 ROOT_URLCONF = "djangos.urls"
+STATIC_URL = "/static/"
+MEDIA_URL = "/media/"
 WSGI_APPLICATION = "djangos.served.wsgi"
 INSTALLED_APPS = [
     "django.contrib.contenttypes",

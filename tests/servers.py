@@ -50,10 +50,10 @@ def free_port():
 
 
 @contextmanager
-def serve(name, module, *, more=(), judge=lambda _log: None, **environment):
+def serve(name, module, *, more=(), judge=None, **environment):
     """Run a server with `module:asgi` or `module:wsgi`; yields its port, shows its log if the test fails.
 
-    `more` are further arguments, `judge` may look at the log at the end.
+    `more` are further arguments. With `judge`, which looks at the log, the server is asked to end; else it is ended.
     """
     port = free_port()
     command = [part.format(port=port, module=module) for part in SERVERS[name]]
@@ -70,18 +70,20 @@ def serve(name, module, *, more=(), judge=lambda _log: None, **environment):
             wait_for(port, child, log)
             yield port
         finally:
-            stop(child)
+            stop(child, 0.3 if judge else 0)
             log.seek(0)
             text = log.read()
             sys.stdout.write(f"--- {name}\n{text}")
-        judge(text)
+        if judge:
+            judge(text)
 
 
-def stop(child):
-    """Ask a server to end, then end it with its workers: some wait for a second, or for idle connections."""
-    child.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(0.3)
+def stop(child, patience=0):
+    """Ask a server to end, if it is given some seconds for it; end it with its workers."""
+    if patience:
+        child.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(patience)  # some wait for a second, or for idle connections
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

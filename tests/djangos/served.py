@@ -1,4 +1,6 @@
-"""What servers and Django's own commands load: the project wrapped, for either interface."""
+"""What servers and Django's own commands load: the project, wrapped unless STRANGLE_TEST_BARE is set."""
+
+import os
 
 from django_settings import setup
 
@@ -9,5 +11,6 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 from strangle_mw.django import wrap  # noqa: E402
 
-wsgi = wrap(get_wsgi_application())
-asgi = wrap(get_asgi_application())
+wsgi, asgi = get_wsgi_application(), get_asgi_application()
+if "STRANGLE_TEST_BARE" not in os.environ:
+    wsgi, asgi = wrap(wsgi), wrap(asgi)

@@ -9,6 +9,7 @@ from django.test import AsyncClient, Client, LiveServerTestCase, override_settin
 from django_settings import BEFORE, OURS
 from echo import Echo
 from strangle_mw import Route
+from strangle_mw.django import engine
 
 MIDDLEWARE = [*BEFORE, OURS]
 
@@ -28,8 +29,9 @@ def ask(client, method, *arguments, **more):
 
     async def wait():
         response = await getattr(client, method)(*arguments, **more)
-        if response.streaming:
+        if response.streaming and response.is_async:  # the client takes the body of a HEAD away itself
             response.read = b"".join([part async for part in response])
+        await engine().aclose(asyncio.get_running_loop())  # which ends here
         return response
 
     if isinstance(client, AsyncClient):
@@ -67,11 +69,10 @@ def test_cookies_are_kept(client):
 
 
 def test_a_canary_keeps_its_side(client):
-    """The cookie comes with the first answer, whichever side has given it, and decides from then on."""
-    first = ask(client, "get", "/canary/x").content
-    side = b'"line"' in first
+    """The cookie comes with the first answer, which the legacy app gives, and decides from then on."""
+    assert b'"line"' not in ask(client, "get", "/canary/x").content
     assert len(client.cookies["strangle_id"].value) == 32
-    assert {b'"line"' in ask(client, "get", "/canary/x").content for _ in range(8)} == {side}
+    assert len({b'"line"' in ask(client, "get", "/canary/x").content for _ in range(8)}) == 1
 
 
 @override_settings(MIDDLEWARE=MIDDLEWARE)

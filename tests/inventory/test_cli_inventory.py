@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from strangle_mw.cli import main
 
-APP = '''
+APP = """
 from flask import Flask
 
 from strangle_mw import strangle
@@ -34,8 +34,8 @@ def opaque(environ, start_response):
 
 
 learned = strangle(opaque, @FILE@, interface="wsgi", store=@STORE@, learn=True)
-'''
-TABLE = '''
+"""
+TABLE = """
 [[routes]]
 pattern = "GET /orders/{id}"
 name = "orders"
@@ -46,7 +46,7 @@ stage = "legacy"
 path = "/gone"
 name = "gone"
 respond = { status = 410 }
-'''
+"""
 
 
 @pytest.fixture
@@ -80,7 +80,9 @@ def run(*arguments):
 def test_a_table_without_counts(app):
     result = run(f"{app}:app", "strangle.toml")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("0 of 3 endpoints modern\nno hits are known here: counts are kept inside each process;")
+    assert result.stdout.startswith(
+        "0 of 3 endpoints modern\nno hits are known here: counts are kept inside each process;"
+    )
     assert f"/orders/{{id}}        GET      legacy  orders  {app}.order\n" in result.stdout
     assert "warning route 'gone': covers no endpoint of the app" in result.stdout
 

@@ -106,7 +106,12 @@ def test_a_view_of_any_method_is_asked_with_those_that_routes_name():
 
 
 def test_touched_are_the_routes_that_endpoints_meet_carve_outs_too():
-    routes = [to("/a/{x}", name="a"), to("/b", name="b"), Route("/a/7", to="legacy", name="c"), to("/a/*", name="d")]
+    routes = [
+        to("/a/{x}", name="a"),
+        to("/b", name="b"),
+        Route("/a/7", to="legacy", name="c"),
+        to("/a/*", name="d"),
+    ]
     coverage = Coverage(load(routes))
     coverage.of(endpoint("/a/", Param("x")))
     assert coverage.touched == {"a", "c"}
@@ -148,7 +153,9 @@ SEGMENTS = st.sampled_from([*WORDS, "{x}", "{x:int}", "{x:slug}", "{x}.json", "a
 
 @st.composite
 def routes(draw):
-    segments = [s.replace("x", f"x{at}", 1) for at, s in enumerate(draw(st.lists(SEGMENTS, min_size=1, max_size=3)))]
+    segments = [
+        s.replace("x", f"x{at}", 1) for at, s in enumerate(draw(st.lists(SEGMENTS, min_size=1, max_size=3)))
+    ]
     path = "/" + "/".join(segments) + draw(st.sampled_from(["", "", "/*", "/"]))
     more = {"to": draw(st.sampled_from(["http://m", "http://m", "legacy"]))}
     if draw(st.integers(0, 5)) == 0:

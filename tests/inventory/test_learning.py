@@ -89,7 +89,13 @@ def test_a_wsgi_app_is_counted():
 
     strangled = strangle(app, [Route("/gone", respond={"status": 410})], interface="wsgi", learn=True)
     for path in (*STATUSES, "/gone"):
-        environ = {"REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": path, "wsgi.url_scheme": "http", "RAW_URI": path}
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": path,
+            "wsgi.url_scheme": "http",
+            "RAW_URI": path,
+        }
         list(strangled(environ, lambda *_: None))
     assert counted(strangled) == COUNTED
     assert isinstance(strangle(app, [], interface="wsgi").app, type(app))  # without `learn`, the app itself

@@ -17,7 +17,10 @@ NOW = TODAY * DAY + 5
 
 
 def endpoint(rule, *methods, hosts=(), view="shop.view"):
-    parts = [Param(p[1:-1]) if p.startswith("{") else p for p in rule.replace("{", "\0{").replace("}", "}\0").split("\0")]
+    parts = [
+        Param(p[1:-1]) if p.startswith("{") else p
+        for p in rule.replace("{", "\0{").replace("}", "}\0").split("\0")
+    ]
     return AppEndpoint(rule, join(*parts), view=view, methods=frozenset(methods), hosts=hosts)
 
 
@@ -67,7 +70,11 @@ def test_without_counts_nothing_is_said_of_hits():
 
 
 def test_the_headline():
-    counts = {**days(GET_0=0, HEAD_0=40, GET_1=31, POST_4=29), **routed("orders", "modern", 30), **routed("orders", "modern", 99, ago=30)}
+    counts = {
+        **days(GET_0=0, HEAD_0=40, GET_1=31, POST_4=29),
+        **routed("orders", "modern", 30),
+        **routed("orders", "modern", 99, ago=30),
+    }
     counts[endpoint_field(TODAY, "GET", "")] = 20
     found = report(counts)
     assert (found.legacy, found.modern) == (40, 30)
@@ -75,7 +82,10 @@ def test_the_headline():
     assert [e.quiet for e in found.entries] == [0, 31, 40, 40, 29, 40]
     assert report(counts, days=29).headline.endswith("; 5 quiet for 29 days")
     young = report({**days(GET_0=3, GET_1=0)})
-    assert young.headline == "1 of 6 endpoints modern; 0 % of requests; 4 quiet since 2026-11-21, when counting began"
+    assert (
+        young.headline
+        == "1 of 6 endpoints modern; 0 % of requests; 4 quiet since 2026-11-21, when counting began"
+    )
     assert report({}, endpoints=ENDPOINTS[1:2]).headline == "1 of 1 endpoint modern"
     assert report({}, endpoints=()).headline == "no endpoint of the app is known"
 
@@ -106,7 +116,9 @@ def test_stages_are_those_of_the_least_advanced_route():
         Route("/b", to="http://m", stage="retired"),
         Route("/c", to="http://m", stage="legacy"),
     ]
-    found = report(endpoints=[endpoint("/a/{x}", "GET"), endpoint("/b", "GET"), endpoint("/c", "GET")], routes=routes)
+    found = report(
+        endpoints=[endpoint("/a/{x}", "GET"), endpoint("/b", "GET"), endpoint("/c", "GET")], routes=routes
+    )
     assert [(e.groups[0].dial.stage, e.groups[0].dial.points, e.is_modern) for e in found.entries] == [
         ("canary", 5000, False), ("retired", 10000, True), ("legacy", 0, False)
     ]  # fmt: skip
@@ -139,9 +151,25 @@ def test_more_warnings(endpoints, routes, counts, warned):
 
 
 def test_a_map_that_cannot_be_read_gives_way_to_what_was_learned():
-    counts = {endpoint_field(TODAY, m, r): 4 for m, r in (("GET", "/orders/{int}"), ("HEAD", "/orders/{int}"), ("POST", "/up/{id}"), ("GET", ""), ("GET", "(other)"))}
-    found = build(UrlMap(problem="no app of Flask"), load([Route("/orders/*", to="http://m", name="o"), Route("/x", to="http://m")]), counts, NOW)
-    assert [(e.endpoint.text, sorted(e.endpoint.methods), e.extent, e.groups[0].hits) for e in found.entries] == [
+    counts = {
+        endpoint_field(TODAY, m, r): 4
+        for m, r in (
+            ("GET", "/orders/{int}"),
+            ("HEAD", "/orders/{int}"),
+            ("POST", "/up/{id}"),
+            ("GET", ""),
+            ("GET", "(other)"),
+        )
+    }
+    found = build(
+        UrlMap(problem="no app of Flask"),
+        load([Route("/orders/*", to="http://m", name="o"), Route("/x", to="http://m")]),
+        counts,
+        NOW,
+    )
+    assert [
+        (e.endpoint.text, sorted(e.endpoint.methods), e.extent, e.groups[0].hits) for e in found.entries
+    ] == [
         ("/orders/{int}", ["GET"], "wholly", 8),
         ("/up/{id}", ["POST"], "not", 4),
     ]

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from strangle_mw import Route, strangle
 from strangle_mw.core.events import UNSAFE, CounterKey
-from strangle_mw.core.usage import DAY, KEPT_DAYS, endpoint_field, outdated, read_usage, text_key, usage_fields
+from strangle_mw.core.usage import (
+    DAY,
+    KEPT_DAYS,
+    endpoint_field,
+    outdated,
+    read_usage,
+    text_key,
+    usage_fields,
+)
 from strangle_mw.states import MAX_RULES, OTHER_RULES, States
 from strangle_mw.stores import StoreError
 
@@ -102,7 +110,12 @@ def days(monkeypatch):
 
 @pytest.fixture
 def engine(tmp_path):
-    found = strangle(lambda *_: [], [Route("/a", respond={"status": 410})], interface="wsgi", store=f"sqlite:///{tmp_path}/s.db").engine
+    found = strangle(
+        lambda *_: [],
+        [Route("/a", respond={"status": 410})],
+        interface="wsgi",
+        store=f"sqlite:///{tmp_path}/s.db",
+    ).engine
     yield found
     found.close()
 

@@ -30,14 +30,10 @@ REQUESTS = {
 
 
 @pytest.fixture(scope="module", params=SERVERS)
-def pair(request, echo):
+def pair(request, started):
     """The same server twice: bare and strangled."""
-    module = "drivers.strangled"
-    with (
-        serve(request.param, module) as bare,
-        serve(request.param, module, STRANGLE_TEST_UPSTREAM=echo.address) as strangled,
-    ):
-        yield bare, strangled
+    with serve(request.param, "drivers.strangled") as bare:
+        yield bare, started(request.param)
 
 
 def everything(port, asked):

@@ -33,7 +33,7 @@ def attempt(server, asked):
             sock.sendall(asked)
             if server.name in PATIENT and b"Content-Length: 9" in asked:
                 sock.shutdown(socket.SHUT_WR)
-            return read_reply(sock).status
+            return read_reply(sock, head_only=asked.startswith(b"HEAD ")).status
         except (OSError, ValueError, IndexError):
             return None
 

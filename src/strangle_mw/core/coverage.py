@@ -22,7 +22,7 @@ from strangle_mw.core.routing import RouteTable
 from strangle_mw.core.samples import samples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from strangle_mw.core.decision import Snapshot
     from strangle_mw.core.inventory import AppEndpoint

@@ -33,7 +33,7 @@ class DjangoUser:
 
     def __call__(self, head: RequestHead) -> Identity | None:
         if isinstance(head.source, HttpRequest):
-            return _named(head.source.user)
+            return _named(getattr(head.source, "user", None))
         return _of_session(head.source)
 
     async def aidentify(self, head: RequestHead) -> Identity | None:
@@ -42,7 +42,7 @@ class DjangoUser:
         if not isinstance(request, HttpRequest):
             # One thread for all that is asked of the database; any will do, so requests need not queue.
             return await sync_to_async(_of_session, thread_sensitive=False)(request)
-        user = request.user
+        user = getattr(request, "user", None)
         if type(user) is not SimpleLazyObject:  # a middleware's own choice
             return _named(user)
         if hasattr(request, "auser"):
@@ -55,7 +55,9 @@ identify = DjangoUser()
 
 
 def _named(user: Any) -> Identity | None:
-    return Identity(str(user.pk), user=user) if user.is_authenticated else None
+    if user is None or not user.is_authenticated:
+        return None
+    return Identity(str(user.pk), user=user)
 
 
 def _of_session(source: Any) -> Identity | None:

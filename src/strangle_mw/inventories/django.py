@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 _VARIABLE = re.compile(r"<(?:[^>:]+:)?([^>]+)>")
 
 
-def read(app: object) -> tuple[AppEndpoint, ...]:  # noqa: ARG001 - a process has one Django, whatever its handler
-    """Return the endpoints in the order in which the resolver tries them."""
+def read(app: object) -> tuple[AppEndpoint, ...]:
+    """Return the endpoints in the order in which the resolver tries them; a handler has the project's."""
+    resolver = app if isinstance(app, URLResolver) else get_resolver()
     found: dict[object, AppEndpoint] = {}
     for language in _languages():
         with translation.override(language):
-            for key, endpoint in _walk(get_resolver().url_patterns, "", ("/",), ""):
+            for key, endpoint in _walk(resolver.url_patterns, "", ("/",), ""):
                 known = found.get(key)
                 if known is None:
                     found[key] = endpoint
