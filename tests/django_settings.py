@@ -39,9 +39,7 @@ BEFORE = [
 ]
 BEHIND = ["django.middleware.clickjacking.XFrameOptionsMiddleware"]
 MIDDLEWARE = [*BEFORE, *json.loads(os.environ.get("STRANGLE_TEST_MIDDLEWARE", "[]")), *BEHIND]
-DATABASES = {
-    "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.path.join(BASE_DIR, "strangle-test.db")}
-}
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{BASE_DIR}/strangle-test.db"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 LOGGING = {"version": 1, "disable_existing_loggers": False, "loggers": {"django": {"level": "CRITICAL"}}}
 STRANGLE = json.loads(os.environ.get("STRANGLE_TEST_SETTINGS", '{"ROUTES": []}'))

@@ -54,9 +54,9 @@ class ASGIStrangler:
             await self._pass(scope, receive, send)
             return
         try:
-            decision = self._decide(scope, HTTP)
+            decision = self.decide_now(scope, HTTP)
         except NeedsIdentity as needs:
-            decision = self._decide(scope, await identified(self.engine, needs))
+            decision = self.decide_now(scope, await identified(self.engine, needs))
         if decision is LEGACY:
             await self.app(scope, receive, send)
         else:
@@ -65,11 +65,12 @@ class ASGIStrangler:
     async def decide(self, scope: Scope, reader: HeadReader = HTTP) -> Decision:
         """Decide on one HTTP request; `reader` builds its head if that is needed."""
         try:
-            return self._decide(scope, reader)
+            return self.decide_now(scope, reader)
         except NeedsIdentity as needs:
-            return self._decide(scope, await identified(self.engine, needs))
+            return self.decide_now(scope, await identified(self.engine, needs))
 
-    def _decide(self, scope: Scope, reader: HeadReader) -> Decision:
+    def decide_now(self, scope: Scope, reader: HeadReader = HTTP) -> Decision:
+        """Do as `decide`, or raise `NeedsIdentity` if somebody has to be awaited first."""
         engine = self.engine
         if monotonic() >= engine.due:
             engine.look()

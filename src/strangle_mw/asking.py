@@ -100,7 +100,7 @@ def identifying(identify: Any) -> dict[str, Any]:
     plain = None if awaited is identify else asked(identify, read_identity, _NOBODY)
 
     def find(head: RequestHead) -> Identity | None:
-        if awaited is not None and (head.waits or plain is None):
+        if awaited is not None and head.waits:
             raise NeedsIdentity(head)
         return None if plain is None else plain(head)
 

@@ -23,7 +23,7 @@ from strangle_mw.core.compile import RouteCompiler
 from strangle_mw.core.compiled import ForwardTo, RespondWith
 from strangle_mw.core.decision import Snapshot
 from strangle_mw.core.hygiene import Hygiene, TrustedPeers, is_https
-from strangle_mw.core.identity import Mint
+from strangle_mw.core.identity import Mint, plain_origin
 from strangle_mw.core.lint import duplicate_names, slow_regexes, ties, unreachable
 from strangle_mw.core.messages import is_token
 from strangle_mw.core.model import Respond, Route, Upstream
@@ -121,7 +121,7 @@ def load(
     snapshot, keys = _compile(document, merged, problems, hop_marker, compiler, mint)
     hygiene = dataclasses.replace(snapshot.hygiene, new_id=new_id)
     crowd = Crowd(pin=merged.pin, new_id=new_id, draw=draw, now=now, is_https=lambda h: is_https(h, hygiene))
-    origins = frozenset(merged.identity.origins if merged.identity is not None else ())
+    origins = frozenset(map(plain_origin, merged.identity.origins if merged.identity is not None else ()))
     asking = identifying(merged.identify)
     minter = None if keys.minter is None else Telling(keys.minter)
     crowd = dataclasses.replace(crowd, **asking, minter=minter, origins=origins)
@@ -315,6 +315,10 @@ def _check_settings(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 f"strangle.allow_headers[{at}]", f"{name!r} cannot be the name of a header", "header-name"
             )
+    for at, name in enumerate(settings.session_cookies or ()):
+        if not is_token(name.encode("latin-1", "replace")):
+            what = f"{name!r} cannot be the name of a cookie"
+            yield Problem(f"strangle.session_cookies[{at}]", what, "cookie-name")
     for at, proxy in enumerate(settings.trusted_proxies):
         if _network(proxy) is None:
             what = f"{proxy!r} must be an address or a network like 10.0.0.0/8 (or `unix`)"

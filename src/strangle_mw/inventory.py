@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from strangle_mw.config import JWKS_ROUTE
 from strangle_mw.core.coverage import Coverage
-from strangle_mw.core.inventory import ANY_SEGMENT, ANYTHING, WEBSOCKET, AppEndpoint, Param, UrlMap, join
+from strangle_mw.core.inventory import WEBSOCKET, AppEndpoint, UrlMap
 from strangle_mw.core.model import Stage
 from strangle_mw.core.staging import MODERN_STAGES
 from strangle_mw.core.usage import DAY, hits, read_usage, text_key
 from strangle_mw.errors import Problem
-from strangle_mw.learning import OTHERS, template_parts
+from strangle_mw.learning import OTHERS, learned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,15 +31,10 @@ WINDOW: Final = 30
 """Days that are looked at, if not told otherwise."""
 
 NOT_COUNTED: Final = (
-    "the app's endpoints are not counted: use the integration of its framework, or strangle(..., learn=True)"
+    "no hit of an endpoint is counted yet: the integrations of Django, Flask and Starlette count them, "
+    "and strangle(..., learn=True)"
 )
 
-_PLACEHOLDERS = {
-    "int": "[0-9]+",
-    "uuid": "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}",
-    "date": "[0-9]{4}-[0-9]{2}(?:-[0-9]{2})?",
-    "path": ANYTHING,
-}
 _STAGES = list(Stage)
 
 
@@ -203,7 +198,7 @@ def build(
     `snapshot.dials` are the overrides in force; `now` is Unix seconds; `note` says why nothing was counted.
     """
     usage, today = read_usage(counts), int(now // DAY)
-    endpoints = learned(usage) if url_map.problem else url_map.endpoints
+    endpoints = learned(usage.endpoints) if url_map.problem else url_map.endpoints
     asked = _by_rule(usage)
     coverage = Coverage(snapshot)
     entries = tuple(_entry(e, coverage.of(e), snapshot, usage, asked, today, days) for e in endpoints)
@@ -221,24 +216,6 @@ def build(
         tuple(_warnings(entries, coverage, snapshot, readable=not url_map.problem)),
         tuple(sorted({rule for _, rule in usage.endpoints} - rules - {"", OTHERS})),
         sum(hits(found, first) for found in usage.endpoints.values()),
-    )
-
-
-def learned(usage: Usage) -> tuple[AppEndpoint, ...]:
-    """Make endpoints of the templates that were learned (`learning`)."""
-    methods: dict[str, set[str]] = defaultdict(set)
-    for method, rule in usage.endpoints:
-        if rule.startswith("/"):
-            methods[rule].add("GET" if method == "HEAD" else method)
-    return tuple(
-        AppEndpoint(rule, _template(rule), methods=frozenset(m)) for rule, m in sorted(methods.items())
-    )
-
-
-def _template(rule: str) -> tuple[str | Param, ...]:
-    parts = template_parts(rule)
-    return join(
-        *(Param(name, _PLACEHOLDERS.get(name, ANY_SEGMENT)) if name else text for text, name in parts)
     )
 
 

@@ -10,10 +10,10 @@ import re
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from strangle_mw.core.inventory import WEBSOCKET
+from strangle_mw.core.inventory import ANY_SEGMENT, ANYTHING, WEBSOCKET, AppEndpoint, Param, join
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from strangle_mw.states import States
 
@@ -143,8 +143,19 @@ class LearningASGI(_Learning):
         await self.app(scope, receive, counted)
 
 
-def template_parts(template: str) -> Iterator[tuple[str, str]]:
-    """Yield the texts of a template and the names of its placeholders: `(text, name)`, one of them empty."""
-    for at, piece in enumerate(re.split(r"\{(\w+)\}", template)):
-        if piece:
-            yield ("", piece) if at % 2 else (piece, "")
+def learned(hits: Iterable[tuple[str, str]]) -> tuple[AppEndpoint, ...]:
+    """Make endpoints of the templates that hits were counted under, by method and template."""
+    methods: dict[str, set[str]] = {}
+    for method, template in hits:
+        if template.startswith("/"):
+            methods.setdefault(template, set()).add("GET" if method == "HEAD" else method)
+    return tuple(AppEndpoint(t, _path(t), methods=frozenset(m)) for t, m in sorted(methods.items()))
+
+
+def _path(template: str) -> tuple[str | Param, ...]:
+    """Take a template apart into text and parameters."""
+    pieces = re.split(r"\{(\w+)\}", template)
+    kinds = {name: regex.pattern for name, regex in _KINDS} | {"{path}": ANYTHING}
+    return join(
+        *(Param(p, kinds.get(f"{{{p}}}", ANY_SEGMENT)) if at % 2 else p for at, p in enumerate(pieces))
+    )

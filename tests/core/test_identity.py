@@ -148,7 +148,7 @@ def test_head_names_the_user_to_when():
 @pytest.mark.parametrize(
     ("headers", "by_cookie"),
     [
-        ([], False),
+        ([], True),
         ([("cookie", "a=1")], True),
         ([("cookie", "a=1"), ("authorization", "Bearer x")], False),
         ([("authorization", "bearer x")], False),

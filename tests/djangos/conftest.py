@@ -2,7 +2,7 @@ import pytest
 
 pytest.importorskip("django")
 
-from django_settings import setup  # noqa: E402
+from django_settings import setup
 
 setup()  # the tests import models
 

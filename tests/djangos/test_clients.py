@@ -2,6 +2,8 @@
 
 import asyncio
 import http.client
+import pickle
+from typing import ClassVar
 
 import pytest
 from django.test import AsyncClient, Client, LiveServerTestCase, override_settings
@@ -77,7 +79,7 @@ def test_a_canary_keeps_its_side(client):
 
 @override_settings(MIDDLEWARE=MIDDLEWARE)
 class TestLiveServer(LiveServerTestCase):
-    databases = set()
+    databases: ClassVar = set()
 
     @classmethod
     def setUpClass(cls):
@@ -94,7 +96,22 @@ class TestLiveServer(LiveServerTestCase):
 
     def test_the_live_server_goes_through_the_routes(self):
         connection = http.client.HTTPConnection(self.server_thread.host, self.server_thread.port, timeout=20)
-        for target, text in (("/m/x", b'"line"'), ("/down/x", b'"fallback": "connect"'), ("/shop/hello/", b"hello world")):
+        for target, text in (
+            ("/m/x", b'"line"'),
+            ("/down/x", b'"fallback": "connect"'),
+            ("/shop/hello/", b"hello world"),
+        ):
             connection.request("GET", target)
             assert text in connection.getresponse().read()
         connection.close()
+
+
+def test_a_cache_may_keep_an_answer(echo):
+    """Django's cache for a whole site pickles what it keeps."""
+    from strangle_mw.django.responses import respond
+
+    fields = [("set-cookie", "a=1; Path=/x"), ("set-cookie", "a=2"), ("link", "<x>"), ("link", "<y>")]
+    found = pickle.loads(pickle.dumps(respond("GET", 203, "Fine", fields, b"text")))
+    assert (found.status_code, found.reason_phrase, found.content) == (203, "Fine", b"text")
+    assert sorted(found.items()) == sorted(fields)
+    assert [*found.cookies.values()] == []

@@ -80,7 +80,9 @@ def test_as_it_is_typed(database):
 
     def typing(*arguments):
         command = [sys.executable, "-W", "error", "-c", typed, *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
 
     shown = typing("strangle", "--help", "--settings=django_settings")
     assert (shown.returncode, shown.stderr) == (0, "")

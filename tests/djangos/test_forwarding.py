@@ -172,3 +172,36 @@ def test_a_body_that_was_read_before_is_sent_all_the_same_or_refused(way, echo, 
         else:
             assert seen.status == 200
             assert hashlib.sha256(MULTIPART).hexdigest().encode() in seen.body
+
+
+@pytest.mark.parametrize(
+    ("script", "path", "raw"),
+    [
+        ("", "/m/x", "/m/x"),
+        ("", "/m/café", "/m/caf%C3%A9"),
+        ("", "/m/café", ""),
+        ("", "/m/caf%E9", "/m/caf%E9?q"),
+        ("", "/m/a%2525", "/m/a%252525"),
+        ("/app", "/m/x", "/app/m/x"),
+        ("/äpp", "/m/x", "/%C3%A4pp/m/x"),
+        ("/app", "/m/x", ""),
+    ],
+)
+def test_the_path_is_read_as_the_server_gave_it(script, path, raw):
+    """Django writes its own reading of the path into the environ, as text; ours is bytes (PEP 3333)."""
+    from urllib.parse import unquote_to_bytes
+
+    from strangle_mw.django.exchange import as_received
+
+    given = as_received({"SCRIPT_NAME": script, "PATH_INFO": path, "RAW_URI": raw})
+    found = (given["SCRIPT_NAME"] + given["PATH_INFO"]).encode("latin-1")
+    assert found == (unquote_to_bytes(raw.partition("?")[0]) if raw else (script + path).encode())
+
+
+def test_a_script_name_that_is_forced_is_no_part_of_what_was_asked(echo):
+    """The proxy in front has taken it away: as under `wrap`, the route matches what the server got."""
+    from django.test import override_settings
+
+    for way in ("wsgi wrapped", "wsgi middleware"):
+        with override_settings(FORCE_SCRIPT_NAME="/public"), project(way, table(echo)) as app:
+            assert b'"GET /m/x HTTP/1.1"' in app.ask("/m/x").body

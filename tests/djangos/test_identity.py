@@ -25,7 +25,9 @@ def table(echo):
             Route("/m/*", to="orders", identity=True),
             Route("/plain/*", to="orders"),
             Route("/told/when", to="orders", when=lambda head: head.user is not None),
-            Route("/told/staff", to="orders", when=lambda head: head.identity and head.identity.user.is_staff),
+            Route(
+                "/told/staff", to="orders", when=lambda head: head.identity and head.identity.user.is_staff
+            ),
         ],
     }
 

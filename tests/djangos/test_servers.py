@@ -40,9 +40,11 @@ def served(request):
 
 
 def test_the_wire(served):
-    port, echo, name = served
+    port, _, name = served
     body = b"x" * 300_000
-    told = talk(port, request("POST", "/m/caf%C3%A9?q=%zz", [("Content-Length", str(len(body)))], body, host=HOST))
+    told = talk(
+        port, request("POST", "/m/caf%C3%A9?q=%zz", [("Content-Length", str(len(body)))], body, host=HOST)
+    )
     assert told.json()["line"] == "POST /m/caf%C3%A9?q=%zz HTTP/1.1"
     assert told.json()["length"] == len(body)
     if "runserver" not in name:  # it hides an encoded slash

@@ -69,7 +69,9 @@ def test_each_problem_is_a_check_of_its_own_and_a_server_does_not_start(strangle
         for start in (engine, WSGIHandler, lambda: wrap(lambda environ, start_response: [])):
             with pytest.raises(ConfigError) as raised:
                 start()
-            assert [p.where for p in raised.value.problems] == [f.split(" ", 1)[1].split(": ")[0] for f in found]
+            assert [p.where for p in raised.value.problems] == [
+                f.split(" ", 1)[1].split(": ")[0] for f in found
+            ]
 
 
 def test_a_file_is_relative_to_base_dir_and_its_problems_name_it(tmp_path):
@@ -117,7 +119,11 @@ def test_wrapping_twice_is_wrapping_once(echo):
 
 def checks(strangle, middleware=(), *, deploy=False, **settings):
     with override_settings(STRANGLE=strangle, MIDDLEWARE=[*middleware], **settings):
-        return {e.id.partition(".")[2]: e for e in run_checks(include_deployment_checks=deploy) if e.id.startswith("strangle.")}
+        return {
+            e.id.partition(".")[2]: e
+            for e in run_checks(include_deployment_checks=deploy)
+            if e.id.startswith("strangle.")
+        }
 
 
 STICKY = Route("/c/*", to="http://m", stage="canary", weight=5, sticky=["user"])
@@ -173,13 +179,15 @@ def test_checks_are_tagged_and_listed_in_the_documentation():
 
     import strangle_mw.django.checks as module
 
-    deploying = [c for c in registry.get_checks(include_deployment_checks=True) if c.__module__ == module.__name__]
+    deploying = [
+        c for c in registry.get_checks(include_deployment_checks=True) if c.__module__ == module.__name__
+    ]
     assert [c.tags for c in deploying if c.__name__ == "check_deployment"] == [("security",)]
     page = (Path(__file__).parents[2] / "docs" / "django.md").read_text("utf-8")
     text = Path(module.__file__).read_text("utf-8")
     ids = {f"strangle.{n}" for n in ("E001", "E002", "E003", "E004", "E005")}
     ids |= {f"strangle.W{n:03}" for n in range(100) if f"W{n:03}" in text}
     assert [i for i in sorted(ids) if f"`{i}`" not in page] == []
-    from strangle_mw.django.conf import KEYS as known
+    from strangle_mw.django import conf
 
-    assert [k for k in known if f"`{k}`" not in page] == []
+    assert [k for k in conf.KEYS if f"`{k}`" not in page] == []

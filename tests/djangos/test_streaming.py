@@ -42,7 +42,7 @@ def test_events_arrive_one_by_one_under_asgi(upstream):
             if not done:
                 done.append("asked")
                 return {"type": "http.request", "body": b"", "more_body": False}
-            await asyncio.Event().wait()
+            return await asyncio.Event().wait()
 
         async def send(message):
             done.append(message)
@@ -72,7 +72,7 @@ def test_a_client_that_does_not_read_holds_the_upstream_back_under_asgi(upstream
             if not asked:
                 asked.append(1)
                 return {"type": "http.request", "body": b"", "more_body": False}
-            await asyncio.Event().wait()
+            return await asyncio.Event().wait()
 
         async def send(message):
             taken.append(len(message.get("body", b"")))

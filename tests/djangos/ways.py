@@ -30,7 +30,7 @@ WAYS = {
 MIDDLEWARE_WAYS = [way for way in WAYS if "middleware" in way]
 
 
-class _DjangoAsgi(Asgi):
+class DjangoAsgi(Asgi):
     def __init__(self, app):
         self.app = app
         self.loop = asyncio.new_event_loop()
@@ -57,7 +57,7 @@ class _DjangoAsgi(Asgi):
         return {**Asgi._scope(asked), "server": ("127.0.0.1", 80)}
 
 
-class _DjangoWsgi(Wsgi):
+class DjangoWsgi(Wsgi):
     def __init__(self, app):
         self.app = app
         self._threads = ThreadPoolExecutor(4)
@@ -87,7 +87,7 @@ def project(way, routes, *, before=(), without=False, **strangle):
     with override_settings(MIDDLEWARE=middleware, STRANGLE=found):
         handler = WSGIHandler() if side is Wsgi else ASGIHandler()
         app = wrap(handler) if wrapped and not without else handler
-        driver = _DjangoWsgi(app) if side is Wsgi else _DjangoAsgi(app)
+        driver = DjangoWsgi(app) if side is Wsgi else DjangoAsgi(app)
         try:
             yield driver
         finally:

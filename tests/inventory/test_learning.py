@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strangle_mw import Route, strangle
-from strangle_mw.learning import MAX_TEMPLATES, MAX_WORDS, OTHERS, Templates, kind_of, template_parts
+from strangle_mw.learning import MAX_TEMPLATES, MAX_WORDS, OTHERS, Templates, kind_of, learned
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,12 @@ def test_nothing_of_a_path_is_kept_but_words(segments):
 
 
 def test_a_template_is_taken_apart():
-    assert list(template_parts("/a/{int}/{id}")) == [("/a/", ""), ("", "int"), ("/", ""), ("", "id")]
+    [endpoint] = learned(
+        [("GET", "/a/{int}/x{date}{id}"), ("HEAD", "/a/{int}/x{date}{id}"), ("GET", ""), ("GET", OTHERS)]
+    )
+    assert (endpoint.text, endpoint.methods) == ("/a/{int}/x{date}{id}", {"GET"})
+    assert endpoint.regex.fullmatch("/a/7/x2026-01zz")
+    assert not endpoint.regex.fullmatch("/a/b/x2026-01zz")
 
 
 # --- counting

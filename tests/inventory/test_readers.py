@@ -1,5 +1,7 @@
 """What is read of apps, held against the frameworks' own matching."""
 
+import asyncio
+
 import pytest
 
 from strangle_mw import strangle
@@ -204,6 +206,7 @@ def test_urls_that_cannot_be_imported_are_a_problem(django):
         ("^(?P<x>[^/]+)?", False, "x=(?:[^/]+)?"),
         (r"^a\$", True, "a$"),
         (r"^a\\$", True, "a\\"),
+        ("(?P<url>.*)$", True, "url=.*"),
         ("^a", True, "a =.*"),
         ("a$", True, "=.* a"),
         (r"^a(?=b)b$", True, "a =(?=b) b"),
@@ -331,3 +334,62 @@ def test_an_app_that_fails_when_it_is_looked_at_is_a_problem():
             raise SystemExit("\x1b[2Jno")
 
     assert read_url_map(Odd()).problem == "its URLs cannot be read: SystemExit: \\x1b[2Jno"
+
+
+def test_what_is_counted_is_an_endpoint_that_is_read():
+    """The middleware for Starlette and FastAPI names an endpoint as the reader does."""
+    from fastapi import APIRouter, FastAPI
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+    from starlette.routing import Mount, Route
+
+    from strangle_mw.starlette import StrangleMiddleware
+
+    async def view(request):
+        return Response("x")
+
+    async def raw(scope, receive, send):
+        await Response("x")(scope, receive, send)
+
+    app, router, inner = FastAPI(), APIRouter(prefix="/v1"), APIRouter(prefix="/more")
+    inner.add_api_route("/y/{name}", lambda name: name)
+    router.add_api_route("/x/{number:int}", lambda number: number, methods=["POST"])
+    router.include_router(inner)
+    app.include_router(router, prefix="/api")
+    app.mount("/t/{tenant}", Starlette(routes=[Route("/f/{rest:path}", view), Mount("/deep", raw)]))
+    app.mount("/raw", raw)
+    strangled = StrangleMiddleware(app, [])
+    asked = [
+        ("POST", "/api/v1/x/7"), ("GET", "/api/v1/more/y/z"), ("GET", "/t/ann/f/a/b"), ("GET", "/t/ann/deep/x"),
+        ("GET", "/raw/x"), ("GET", "/openapi.json"),
+    ]  # fmt: skip
+
+    async def ask(method, path):
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [],
+            "scheme": "http",
+        }
+
+        async def receive():
+            return {"type": "http.request", "body": b""}
+
+        async def send(message):
+            assert message.get("status", 200) == 200
+
+        await strangled(scope, receive, send)
+
+    for method, path in asked:
+        asyncio.run(ask(method, path))
+    counted = engine_of(strangled).states.take_endpoints()
+    rules = {rule for e in read_url_map(app).endpoints for rule in (e.rule, *e.rules)}
+    assert {rule for _, rule in counted} - rules == set()
+    assert len(counted) == len(asked)
+
+
+def engine_of(middleware):
+    return middleware._strangled.engine

@@ -64,7 +64,7 @@ def ids(found):
 def test_without_counts_nothing_is_said_of_hits():
     found = report()
     assert found.headline == "1 of 6 endpoints modern"
-    assert found.note.startswith("the app's endpoints are not counted: use the integration")
+    assert found.note.startswith("no hit of an endpoint is counted yet: the integrations")
     assert [e.quiet for e in found.entries] == [None] * 6
     assert found.as_dict()["counting_since"] == ""
 

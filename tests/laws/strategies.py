@@ -1,6 +1,10 @@
-"""Random tables and requests that meet often: few literals, every kind of segment, every kind of condition."""
+"""Random tables and requests that meet often: few literals, every kind of segment, every kind of condition.
+
+Small things are listed and one of them is drawn: to draw their parts takes longer than the laws themselves.
+"""
 
 from dataclasses import dataclass, field
+from itertools import permutations, product
 
 from hypothesis import strategies as st
 
@@ -57,15 +61,96 @@ def no(_head):
     return False
 
 
+def evenly(found):
+    """Draw one of these, of every size as often."""
+    sizes = [[one for one in found if len(one) == size] for size in range(3)]
+    most = max(map(len, sizes))
+    return st.sampled_from([one for same in sizes for one in same * (most // len(same))])
+
+
+def some_of(values):
+    """Every list of at most two of these."""
+    return evenly([list(found) for size in range(3) for found in permutations(values, size)])
+
+
+def dicts_of(values):
+    """Every dict of at most `x` and `y` with these values."""
+    pairs = [[(name, value) for value in values] + [None] for name in "xy"]
+    return evenly([dict(filter(None, both)) for both in product(*pairs)])
+
+
+SEGMENTS = [
+    "a",
+    "b",
+    "ab",
+    "{P}",
+    "{P:int}",
+    "{P:slug}",
+    "{P:uuid}",
+    "a{P}",
+    "{P}b",
+    "a{P}b",
+    "{P:int}b",
+    "a{P:slug}",
+]
+TEXTS = ["a", "b", "ab", "aab", "abb", "1", "12", "1b", "a1", "x.y", UUID, ""]
+HOSTS = ["a.example", "b.a.example", "c.b.a.example", "other.example"]
+HOST_RULES = ["a.example", "b.a.example", "*.example", "*.a.example", "*.b.a.example"]
+CONDITIONS = ["1", "2", Condition(present=True), Condition(absent=True), Condition(prefix="1")]
+REGEXES = ["/a/.*", "/[ab]+", "/(a|b)/1?", ".*b"]
+
+
+@dataclass
+class Asked:
+    method: str
+    path: str
+    host: str = "a.example"
+    headers: dict[str, str] = field(default_factory=dict)
+    query: dict[str, str] = field(default_factory=dict)
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    def head(self, path=None):
+        fields = [(b"host", self.host.encode())]
+        fields += [(n.encode(), v.encode()) for n, v in self.headers.items()]
+        if self.cookies:
+            fields.append((b"cookie", "; ".join(f"{n}={v}" for n, v in self.cookies.items()).encode()))
+        query = "&".join(f"{n}={v}" for n, v in self.query.items()).encode()
+        return RequestHead(self.method, (path or self.path).encode(), query, fields, peer="192.0.2.1")
+
+
+def yes(_head):
+    return True
+
+
+def no(_head):
+    return False
+
+
+def some_of(values):
+    """Every list of at most two of these."""
+    return st.sampled_from([list(found) for size in range(3) for found in permutations(values, size)])
+
+
+def conditions_of(values, *, none=0):
+    """Every dict of at most `x` and `y` with these values, and so many times none for each of them."""
+    pairs = [[(name, value) for value in values] + [None] for name in "xy"]
+    found = [dict(filter(None, both)) for both in product(*pairs)]
+    return st.sampled_from([{}] * none * len(found) + found)
+
+
+SEGMENTS = [st.sampled_from(list(product(PATTERN_SEGMENTS, repeat=size))) for size in range(4)]
+
+
 @st.composite
 def paths(draw):
-    segments = draw(st.lists(st.sampled_from(PATTERN_SEGMENTS), max_size=3))
+    segments = draw(SEGMENTS[draw(st.integers(0, 3))])
     text = "".join("/" + s.replace("P", f"p{i}") for i, s in enumerate(segments))
     return draw(st.sampled_from([text + "/*", text + "/*", (text or "/"), (text or "/"), text + "/"]))
 
 
-few = {"max_size": 2}
-conditions = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(CONDITIONS), **few)
+conditions = dicts_of(CONDITIONS)
+host_lists = some_of(HOST_RULES)
+method_lists = some_of(["GET", "HEAD", "POST"])
 
 
 @st.composite
@@ -78,15 +163,15 @@ def routes(draw, *, conditional=True):
         for name in ("headers", "query", "cookies"):
             more[name] = draw(conditions) if draw(st.integers(0, 3)) == 0 else {}
         more["when"] = draw(st.sampled_from([None, None, None, yes, no]))
-        more["hosts"] = draw(st.lists(st.sampled_from(HOST_RULES), unique=True, **few))
-    methods = draw(st.lists(st.sampled_from(["GET", "HEAD", "POST"]), unique=True, **few))
+        more["hosts"] = draw(host_lists)
+    methods = draw(method_lists)
     return Route(
         to=draw(st.sampled_from(["http://m", "http://m", "legacy"])), methods=methods, **what, **more
     )
 
 
 tables = st.lists(routes(), max_size=8)
-values = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["1", "2", "12"]), **few)
+values = dicts_of(["1", "2", "12"])
 
 
 @st.composite

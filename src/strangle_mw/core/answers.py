@@ -22,7 +22,7 @@ from strangle_mw.core.hygiene import (
 )
 from strangle_mw.core.identity import without_cookies
 from strangle_mw.core.messages import Header, is_token, normalize_host
-from strangle_mw.core.sticky import mark_headers
+from strangle_mw.core.sticky import Mark, mark_headers
 from strangle_mw.errors import ForwardError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from strangle_mw.core.decision import Forward
     from strangle_mw.core.hygiene import HeaderPlan
 
+_PERSONAL = Mark(("Cookie", "Authorization"))
 _URL_NAMES = (b"location", b"content-location")
 _url = re.compile(rb"(https?:|)//([^/?#\\]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
 _is_address = re.compile(r"[0-9.]+|\[.*").fullmatch
@@ -74,6 +75,9 @@ def public_headers(headers: Sequence[Header], status: int, forward: Forward, end
     made = answer_headers(headers, status, forward.action.response_headers, forward, endpoint)
     if forward.action.withheld:
         made = without_cookies(made, forward.action.withheld)
+    if forward.action.identity:
+        # The upstream has seen a token, which caches in front do not: to them its `Vary` says nothing.
+        made = mark_headers(made, _PERSONAL, forward.head.method)
     return made if forward.mark is None else mark_headers(made, forward.mark, forward.head.method)
 
 

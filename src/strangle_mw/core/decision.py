@@ -303,7 +303,7 @@ def _forward(
 def _token(snapshot: Snapshot, upstream: CompiledUpstream, head: RequestHead, path: bytes) -> bytes:
     """Mint the token that says who the user is; b"" for nobody. Refuses what another site's page may ask."""
     identity, crowd = head.identity, snapshot.crowd
-    if identity is None:
+    if identity is None or head.method == "TRACE":  # whose answer would show it (RFC 9110 section 9.3.8)
         return b""
     if identity.from_cookie:
         hygiene = snapshot.hygiene

@@ -102,8 +102,6 @@ class CounterKey(NamedTuple):
     @classmethod
     def parse(cls, field: str) -> CounterKey | None:
         """Read a `field`; None for anything that is not of the closed set."""
-        if field.startswith("\t"):
-            return None  # of `usage`, and there are many
         route, *parts = field.split("\t")
         try:
             stage, points, side, outcome = parts

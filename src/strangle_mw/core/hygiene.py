@@ -30,6 +30,7 @@ CHUNKED = -1
 UNDECLARED = -2
 """HTTP/2 and later: a body may follow although no field says so; its first event tells."""
 
+_FOLDED = bytes(b if bytes([b]).isalnum() else 0x2D for b in range(256))
 _is_length = re.compile(rb"[0-9]{1,18}").fullmatch
 # No comma, which RFC 3986 section 3.2.2 allows: some WSGI servers join two `Host` with one.
 is_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+=%-]*)(?::[0-9]*)?").fullmatch
@@ -156,8 +157,9 @@ def forward_headers(
     """
     names, values = zip(*head.headers) if head.headers else ((), ())  # noqa: B905 - pairs, all of them
     recipe = _request_recipe(names, hygiene.allowed)
-    if recipe.cookies and (withheld or (recipe.cookies > 1 and head.http_version >= "2")):
-        names, values = _cookies_as_sent(head, withheld)
+    cookies = recipe.cookies
+    if cookies and (withheld or (len(cookies) > 1 and head.http_version >= "2")):
+        names, values = _cookies_as_sent(head, cookies, withheld)
         recipe = _request_recipe(names, hygiene.allowed)
     if b"".join(values).translate(None, LEGAL_IN_VALUE):
         raise Refused(400, "bad-header")
@@ -205,17 +207,23 @@ def asked_id(head: RequestHead) -> bytes:
 
 
 def _cookies_as_sent(
-    head: RequestHead, withheld: frozenset[bytes]
+    head: RequestHead, places: Sequence[int], withheld: frozenset[bytes]
 ) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Return names and values of the headers with the cookies as they are sent: joined, without some."""
     headers = head.headers
-    if head.http_version >= "2":
+    if len(places) > 1 and head.http_version >= "2":
         headers = _join_cookies(headers)
-    if withheld:
-        found = [(n, withhold(v, withheld) if n.lower() == b"cookie" else v) for n, v in headers]
-        # An empty `Cookie` that was not empty says that there was one.
-        headers = [new for new, old in zip(found, headers, strict=True) if new[1] or not old[1]]
-    return (tuple(n for n, _ in headers), tuple(v for _, v in headers))
+        places = [at for at, (n, _) in enumerate(headers) if n.lower() == b"cookie"]
+    names, values = tuple([n for n, _ in headers]), [v for _, v in headers]
+    emptied = []
+    for at in places if withheld else ():
+        before, values[at] = values[at], withhold(values[at], withheld)
+        if before and not values[at]:
+            emptied.append(at)  # an empty `Cookie` says that there was one
+    if emptied:
+        names = tuple(n for at, n in enumerate(names) if at not in emptied)
+        values = [v for at, v in enumerate(values) if at not in emptied]
+    return names, tuple(values)
 
 
 def _join_cookies(headers: Sequence[Header]) -> list[Header]:
@@ -241,7 +249,7 @@ def _write(headers: Iterable[Header]) -> bytes:
 class _RequestRecipe(NamedTuple):
     """What is done with the headers of a request, by their place.
 
-    `fields` is filled with what `pick` takes out of the values; `cookies` is the number of those headers,
+    `fields` is filled with what `pick` takes out of the values; `cookies` are the places of those headers,
     `usual` says that nothing but one `Host` needs a look; `marked` holds (what it is, name, place) of the
     others.
     """
@@ -251,7 +259,7 @@ class _RequestRecipe(NamedTuple):
     connection: tuple[int, ...]
     host: int
     request_id: int
-    cookies: int
+    cookies: tuple[int, ...]
     usual: bool
     marked: tuple[tuple[int, bytes, int], ...]
 
@@ -268,24 +276,27 @@ def _request_recipe(names: tuple[bytes, ...], allowed: frozenset[bytes]) -> _Req
         tuple(at for action, _, at in marked if action == _CONNECTION),
         next((at for action, _, at in marked if action == _HOST), -1),
         next((at for action, _, at in marked if action == _REQUEST_ID), -1),
-        sum(name == b"cookie" for name, _ in kept),
+        tuple(at for name, at in kept if name == b"cookie"),
         actions.count(_HOST) <= 1 and set(actions) <= {_HOST, _CONNECTION, _REQUEST_ID, _DROP},
         tuple(marked),
     )
 
 
 def _classify(name: bytes, allowed: frozenset[bytes]) -> int:
-    """Decide on a field by its name; `_` and `.` read as `-`, as WSGI folds them (PEP 3333)."""
+    """Decide on a field by its name; `_` and `.` read as `-`, as WSGI folds them (PEP 3333).
+
+    CGI servers may fold all that is no letter or digit (RFC 3875 section 4.1.18), as lighttpd does.
+    """
     if name in _SPECIAL:
         return _SPECIAL[name]
     if not is_token(name):
         raise Refused(400, "bad-header")
-    canonical = name.replace(b"_", b"-").replace(b".", b"-")
+    canonical = name.translate(_FOLDED)
     if canonical.startswith(b"x-forwarded-") or canonical == b"forwarded":
         return _FORWARDING if canonical == name else _DROP
     if canonical in _SPOOFABLE or canonical in _SPECIAL or canonical.startswith(b"strangle-"):
         return _DROP
-    return _PASS if canonical == name or name in allowed else _DROP
+    return _PASS if name in allowed or not (b"_" in name or b"." in name) else _DROP
 
 
 def _weigh(

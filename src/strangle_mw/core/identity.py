@@ -7,7 +7,7 @@ request must not bring or take along (promise P8, design section 7). Pure.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from strangle_mw.core.fallback import SAFE_METHODS
@@ -74,19 +74,32 @@ class NeedsIdentity(BaseException):
 
 def read_identity(found: object, head: RequestHead) -> Identity | None:
     """Read what an `identify` has returned; False and "" are nobody, too: no id that the unknown share."""
-    if found is None or found is False:
+    subject = found.subject if isinstance(found, Identity) else found
+    if subject is None or subject is False:
+        return None
+    if hasattr(subject, "is_authenticated"):  # of a framework; nobody has one, too, and it has a text
+        raise TypeError("identify has returned a user; return its id, or an Identity with its id")
+    text = str(subject)
+    if not text:
         return None
     if isinstance(found, Identity):
-        return found if found.subject else None
-    subject = str(found)
-    return Identity(subject, from_cookie=_by_cookie(head)) if subject else None
+        return found if text is subject else replace(found, subject=text)
+    return Identity(text, from_cookie=_by_cookie(head))
 
 
 def _by_cookie(head: RequestHead) -> bool:
-    """Tell whether a browser may have sent the credential by itself, as it does cookies, Basic and Digest."""
-    fields = {name.lower(): value for name, value in head.headers}
-    scheme, _, _ = fields.get(b"authorization", b"").strip().partition(b" ")
-    return scheme.lower() != b"bearer" and not fields.keys().isdisjoint((b"authorization", b"cookie"))
+    """Tell whether a browser may have sent the credential by itself: all but Bearer it does.
+
+    Cookies, Basic and Digest, certificates, and what depends on where the client is.
+    """
+    scheme, _, _ = (_header(head, b"authorization") or "").partition(" ")
+    return scheme.lower() != "bearer"
+
+
+def _header(head: RequestHead, name: bytes) -> str | None:
+    """Return what `head.header` does, whatever the case that an ASGI middleware has given the name."""
+    values = [v.strip() for n, v in head.headers if n.lower() == name]
+    return b", ".join(values).decode("latin-1") if values else None
 
 
 # --- the origin of a request (cross-site request forgery, cross-site WebSocket hijacking)
@@ -101,8 +114,8 @@ def check_origin(head: RequestHead, host: bytes, *, https: bool, origins: Collec
     """
     if head.method in SAFE_METHODS and not head.opens_websocket:
         return
-    site, origin = head.header("sec-fetch-site"), head.header("origin")
-    if origin is not None and _plain_origin(origin) in origins:
+    site, origin = _header(head, b"sec-fetch-site"), _header(head, b"origin")
+    if origin is not None and plain_origin(origin) in origins:
         return
     if site is not None:
         if site not in ("same-origin", "none"):
@@ -112,13 +125,13 @@ def check_origin(head: RequestHead, host: bytes, *, https: bool, origins: Collec
 
 
 def _is_own(origin: str, host: bytes, *, https: bool) -> bool:
-    scheme, separator, authority = _plain_origin(origin).partition("://")
+    scheme, separator, authority = plain_origin(origin).partition("://")
     if not separator or scheme not in ("http", "https") or (https and scheme == "http"):
         return False
-    return authority == _plain_origin(f"{scheme}://{host.decode('latin-1')}").partition("://")[2]
+    return authority == plain_origin(f"{scheme}://{host.decode('latin-1')}").partition("://")[2]
 
 
-def _plain_origin(origin: str) -> str:
+def plain_origin(origin: str) -> str:
     """Write an origin as browsers do: lower case, without its scheme's own port (RFC 6454 section 6.2)."""
     scheme, separator, authority = origin.strip().lower().partition("://")
     default = {"http": ":80", "https": ":443"}.get(scheme)

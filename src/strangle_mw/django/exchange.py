@@ -65,8 +65,9 @@ class _Reader:
     def head(self, source: Any, path: bytes, authority: bytes) -> RequestHead:
         head = self._reader.head(source, path, authority)
         head.source, head.waits = self._request, self._waits
-        if isinstance(head.query, str):  # of the async test client
-            head.query = head.query.encode()
+        query: Any = head.query
+        if isinstance(query, str):  # of the async test client
+            head.query = query.encode()
         return head
 
 
@@ -79,7 +80,7 @@ def decide(request: Any) -> Decision:
         reader = _Reader(READER, request, waits=False)
         return wsgi_driver(engine()).decide(as_received(request.environ), reader)
     driver = asgi_driver(engine())
-    return driver._decide(request.scope, _Reader(HTTP, request, waits=False))  # noqa: SLF001 - nothing waits
+    return driver.decide_now(request.scope, _Reader(HTTP, request, waits=False))
 
 
 def act(request: Any, decision: Decision) -> Any:

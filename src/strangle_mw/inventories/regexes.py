@@ -28,6 +28,7 @@ def path_parts(regex: str, *, ends: bool) -> tuple[str | Param, ...]:
         body = body[: end.start(1)]
     parts = (Param("", body),) if _has_branches(body) else tuple(_parts(body))
     rest = (Param("", ANYTHING),)
+    before = before and getattr(next(iter(parts), None), "regex", "") != ANYTHING
     return join(*(rest * before), *parts, *(rest * after))
 
 

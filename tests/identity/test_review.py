@@ -1,0 +1,178 @@
+"""Attacks on identity that have once succeeded, each with what it took."""
+
+import uuid
+
+import pytest
+from support import Reader, decide, request
+
+from django_settings import setup
+from identity.tokens import SECRET
+from strangle_mw import ConfigError, HeaderRules, Identity, IdentityTokens, Route
+from strangle_mw.config import load
+from strangle_mw.core.answers import public_headers
+from strangle_mw.core.decision import Forward, Legacy, Reject, prepare
+from strangle_mw.core.identity import HEADER
+from strangle_mw.identity import Verifier
+from strangle_mw.identity.minting import make_minter
+from strangle_mw.inspection import explain
+
+TOKENS = IdentityTokens(secrets={"orders": SECRET})
+ORDERS = Verifier("orders", secrets=SECRET)
+
+
+def asked(found="7", headers=(), method="GET", tokens=TOKENS, route=(), **settings):
+    settings = {"identify": lambda _: found, "identity": tokens, "mint": make_minter, **settings}
+    table = {
+        "upstreams": {"orders": {"url": "http://m"}},
+        "routes": [Route("/who", to="orders", identity=True, **dict(route))],
+    }
+    return decide(table, "/who", method, [("Host", "h"), *headers], settings=settings)
+
+
+def subject(forward):
+    token = dict(forward.headers).get(HEADER)
+    return None if token is None else ORDERS.verify(token, method="GET", path="/who").subject
+
+
+# --- what `identify` returns
+
+
+class Unwritable:
+    def __str__(self):
+        raise RuntimeError("no database")
+
+
+ID = uuid.uuid4()
+CANARY = {"stage": "canary", "weight": 100, "sticky": ["user"]}
+
+
+@pytest.mark.parametrize("route", [{}, CANARY], ids=["modern", "canary"])
+@pytest.mark.parametrize("wrap", [lambda found: found, Identity], ids=["id", "Identity"])
+@pytest.mark.parametrize(
+    ("found", "user"),
+    [(7, "7"), (0, "0"), (ID, str(ID)), (None, None), (False, None), ("", None), (Unwritable(), None)],
+)
+def test_an_id_of_any_type_is_a_user_or_nobody_and_no_500(found, user, wrap, route):
+    assert subject(asked(wrap(found), route=route)) == user
+
+
+def framework_users():
+    setup()
+    from django.contrib.auth.models import AnonymousUser
+    from flask_login import AnonymousUserMixin
+    from starlette.authentication import SimpleUser, UnauthenticatedUser
+
+    return [AnonymousUser(), AnonymousUserMixin(), UnauthenticatedUser(), SimpleUser("alice")]
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_user_of_a_framework_is_no_id(at, caplog):
+    """The text of a user who is not logged in is "AnonymousUser", say, for which a service would take it."""
+    assert subject(asked(framework_users()[at])) is None
+    assert "return its id" in caplog.text
+
+
+def test_explaining_a_request_waits_for_nobody():
+    async def identify(_):
+        return "7"
+
+    table = [Route("/a", to="http://m", when=lambda head: head.user == "7")]
+    assert isinstance(explain(load(table, identify=identify), "GET", "/a").decision, Legacy)
+
+
+# --- where a request comes from
+
+
+def test_the_origin_is_read_in_any_case_of_its_name():
+    """What a middleware of ASGI has written before us is another matter than what servers write."""
+    snapshot = load(
+        {"upstreams": {"orders": {"url": "http://m"}}, "routes": [Route("/who", to="orders", identity=True)]},
+        identify=lambda _: Identity("7"),
+        identity=TOKENS,
+        mint=make_minter,
+    )
+    for name in (b"Origin", b"ORIGIN", b"Sec-Fetch-Site"):
+        source = request("POST", headers=[("host", "h")])
+        source["headers"].append((name, b"http://evil.example"))
+        found = prepare(snapshot, "POST", b"/who", "/who", source, Reader())
+        assert isinstance(found, Reject), name
+
+
+def test_who_is_known_by_a_certificate_is_known_by_what_browsers_send_by_themselves():
+    foreign = [("Sec-Fetch-Site", "cross-site")]
+    assert isinstance(asked(headers=foreign, method="POST"), Reject)
+    assert isinstance(asked(headers=[*foreign, ("Authorization", "Bearer x")], method="POST"), Forward)
+    assert isinstance(asked(method="POST"), Forward), "no browser"
+
+
+@pytest.mark.parametrize("listed", ["https://p.example:443", "https://p.example"])
+def test_a_listed_origin_may_tell_its_port(listed):
+    tokens = IdentityTokens(secrets={"orders": SECRET}, origins=[listed])
+    found = asked(Identity("7"), [("Origin", "https://p.example")], "POST", tokens)
+    assert isinstance(found, Forward)
+
+
+# --- what crosses
+
+
+@pytest.mark.parametrize("mark", "!#$%&'*+.^_`|~-")
+@pytest.mark.parametrize("name", ["strangle{}identity", "remote{}user", "x{}forwarded{}user"])
+@pytest.mark.parametrize("allowed", [False, True])
+def test_no_character_stands_for_a_dash_in_a_name_of_ours(mark, name, allowed):
+    """CGI of lighttpd makes `HTTP_STRANGLE_IDENTITY` of all of them."""
+    spelt = name.format(mark, mark)
+    found = asked(headers=[(spelt, "forged")], allow_headers=[spelt] if allowed else ())
+    assert "forged" not in str(found.headers)
+    assert asked(headers=[(f"x{mark}y", "1")], allow_headers=[f"x{mark}y"]).headers[0] == (
+        f"x{mark}y".encode(),
+        b"1",
+    )
+
+
+def test_a_trace_does_not_show_the_client_its_token():
+    found = asked(method="TRACE")
+    assert isinstance(found, Forward)
+    assert HEADER not in dict(found.headers)
+
+
+@pytest.mark.parametrize("name", ["sid ", "sid=", "", "a;b", "\xe9", "\u20ac"])
+def test_a_cookie_that_could_never_be_withheld_is_refused(name):
+    for setting in ("session_cookies", "framework_cookies"):
+        with pytest.raises(ConfigError, match=r"session_cookies\[1\]: .* cannot be the name of a cookie"):
+            asked(**{setting: ["ok", name]})
+
+
+VARY = {  # what an upstream says -> what the client is told of it
+    "nothing": ([], [b"Cookie, Authorization"]),
+    "what it sees": ([(b"vary", b"Strangle-Identity")], [b"Strangle-Identity", b"Cookie, Authorization"]),
+    "the cookie": ([(b"vary", b"cookie")], [b"cookie", b"Authorization"]),
+    "all": ([(b"vary", b"*")], [b"*"]),
+    "that it may be kept": ([(b"cache-control", b"public, max-age=60")], [b"Cookie, Authorization"]),
+    "that it may not": ([(b"cache-control", b"no-store")], []),
+}
+
+
+@pytest.mark.parametrize(("said", "told"), VARY.values(), ids=VARY)
+@pytest.mark.parametrize("user", ["7", None])
+def test_a_cache_in_front_keeps_users_apart(said, told, user):
+    """It sees no token: one user's page would be another's, who sends the same address."""
+    made = public_headers(said, 200, asked(user), 0)
+    assert [v for n, v in made if n == b"vary"] == told
+
+
+def test_what_caches_are_told_comes_after_the_rules_of_the_route():
+    rules = HeaderRules(remove=["Vary"])
+    made = public_headers([(b"vary", b"x")], 200, asked(route={"response_headers": rules}), 0)
+    assert made == [(b"vary", b"Cookie, Authorization")]
+
+
+# --- secrets
+
+
+@pytest.mark.parametrize("text", ['    secrets: {orders: "%s\n', "    secrets: {orders: %s: x}\n"])
+def test_a_file_that_is_no_yaml_is_not_shown(tmp_path, text):
+    path = tmp_path / "table.yaml"
+    path.write_text("strangle:\n  identity:\n" + text % SECRET)
+    with pytest.raises(ConfigError, match="line 3") as caught:
+        load(path)
+    assert SECRET not in str(caught.value)
