@@ -85,9 +85,9 @@ def _yaml(path: Path, text: str) -> object:
     try:
         return yaml.load(text, Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        for mark in ("context_mark", "problem_mark"):
-            if hasattr(exc, mark):
-                getattr(exc, mark).buffer = None  # else the line is told, and it may hold a secret
+        for name in ("context_mark", "problem_mark"):
+            if (mark := getattr(exc, name, None)) is not None:
+                mark.buffer = None  # else the line is told, and it may hold a secret
         raise _refuse(path, f"is not YAML: {' '.join(str(exc).split())}", "yaml-syntax") from None
 
 

@@ -196,11 +196,13 @@ class Live:
         for name in _AT_START_ONLY:
             if getattr(table.settings, name) != getattr(before.settings, name):
                 log.warning("strangle.%s has changed: that takes effect at the next start", name)
-        if table.revision == before.revision:
+        same = table.revision == before.revision
+        if same and table.crowd.minter is None:
             return ""
-        self.table = table
+        self.table = table  # the same one may have other keys, in files of their own
         self.refresh()
-        self._states.tell("reload", f"table {table.revision}: {len(table.table.routes)} routes")
+        if not same:
+            self._states.tell("reload", f"table {table.revision}: {len(table.table.routes)} routes")
         return ""
 
     def reset_after_fork(self) -> None:

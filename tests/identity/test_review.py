@@ -1,13 +1,17 @@
 """Attacks on identity that have once succeeded, each with what it took."""
 
+import json
+import os
+import threading
 import uuid
 
 import pytest
 from support import Reader, decide, request
 
+from calls import call
 from django_settings import setup
-from identity.tokens import SECRET
-from strangle_mw import ConfigError, HeaderRules, Identity, IdentityTokens, Route
+from identity.tokens import ED, ED_NEXT, SECRET
+from strangle_mw import ConfigError, HeaderRules, Identity, IdentityTokens, Route, strangle
 from strangle_mw.config import load
 from strangle_mw.core.answers import public_headers
 from strangle_mw.core.decision import Forward, Legacy, Reject, prepare
@@ -176,3 +180,30 @@ def test_a_file_that_is_no_yaml_is_not_shown(tmp_path, text):
     with pytest.raises(ConfigError, match="line 3") as caught:
         load(path)
     assert SECRET not in str(caught.value)
+
+
+TABLE = """
+[strangle.identity]
+algorithm = "EdDSA"
+keys = [{ id = "a", file = "%s" }]
+jwks_path = "/keys"
+"""
+
+
+def test_another_key_in_the_same_file_is_read_when_the_table_is_touched(tmp_path):
+    """The text of the table is the same; the old key may be one that others know."""
+    table, key = tmp_path / "table.toml", tmp_path / "key.pem"
+    table.write_text(TABLE % key)
+    key.write_text(ED)
+    app = strangle(lambda _environ, _start: [b"legacy"], table)
+    published = []
+    for stamp, pem in enumerate([ED, "no key", ED_NEXT]):
+        key.write_text(pem)
+        os.utime(table, (stamp, stamp))
+        app.engine.due = 0.0
+        call(app, "/other")
+        for reload in [t for t in threading.enumerate() if t.name == "strangle-reload"]:
+            reload.join(10)
+        published.append(json.loads(call(app, "/keys"))["keys"][0]["x"])
+    app.engine.close()
+    assert published[0] == published[1] != published[2]
