@@ -16,7 +16,7 @@ from strangle_mw.engine import Engine, log
 from strangle_mw.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from strangle_mw.config import Source
     from strangle_mw.core.messages import RequestHead
@@ -81,6 +81,7 @@ class StrangleMiddleware:
         else:
             if scope["type"] == "lifespan":
                 _tell_of_outer(scope.get("app"))
+                _tell_of_cookie(scope.get("app"), self.engine.settings.session_cookies)
             await self._strangled(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,6 +123,14 @@ def _tell_of_outer(app: Any) -> None:
         if "BaseHTTPMiddleware" in names:
             what = "behind %r, an answer of no known length that the upstream cuts off looks whole: %s"
             log.warning(what, entry, "add StrangleMiddleware after it, so that it stands outside")
+
+
+def _tell_of_cookie(app: Any, withheld: Sequence[str] | None) -> None:
+    """Warn of a session's cookie that nobody has named: upstreams would get it."""
+    for entry in getattr(app, "user_middleware", ()):
+        name = getattr(entry, "kwargs", {}).get("session_cookie", SESSION_COOKIE)
+        if withheld and name not in withheld:
+            log.warning("upstreams get the cookie of the session: name it, session_cookies=[%r]", name)
 
 
 def _inward(app: Any) -> Iterator[Any]:

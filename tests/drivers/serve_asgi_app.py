@@ -54,7 +54,7 @@ def tell(environ, start_response):
 
 def routes(address, sockets):
     never = Breaker(failures=0, ratio=0)
-    modern = Upstream(url=address, max_in_flight=1000, timeout=20, idle_timeout=20)
+    modern = Upstream(url=address, max_in_flight=1000, connect_timeout=20, timeout=20, idle_timeout=20)
     return [
         Route("/m/*", to=modern),
         Route("/live/*", to=Upstream(url=sockets, max_in_flight=1000)),

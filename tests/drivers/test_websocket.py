@@ -217,7 +217,11 @@ def test_a_page_of_another_site_opens_nothing_with_the_cookies_of_this_one(front
     """RFC 6455 section 10.2; safe as the method may be."""
     cookie, cross = "Cookie: sessionid=1", "Origin: http://evil.example"
     assert refusal(front, "/who/told", "X-User: 7", cookie, cross)[0] == 403
-    for fields in (["X-User: 7", cookie, "Origin: http://h.example"], ["X-User: 7", cross], [cookie, cross]):
+    for fields in (
+        ["X-User: 7", cookie, "Origin: http://h.example"],
+        ["X-User: 7", "Authorization: Bearer x", cross],
+        [cookie, cross],
+    ):
         assert told(front, "/who/told", *fields)["target"] == "/who/told"
 
 

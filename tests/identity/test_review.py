@@ -6,6 +6,10 @@ import threading
 import uuid
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.testclient import TestClient
 from support import Reader, decide, request
 
 from calls import call
@@ -19,6 +23,7 @@ from strangle_mw.core.identity import HEADER
 from strangle_mw.identity import Verifier
 from strangle_mw.identity.minting import make_minter
 from strangle_mw.inspection import explain
+from strangle_mw.starlette import StrangleMiddleware
 
 TOKENS = IdentityTokens(secrets={"orders": SECRET})
 ORDERS = Verifier("orders", secrets=SECRET)
@@ -47,17 +52,18 @@ class Unwritable:
 
 
 ID = uuid.uuid4()
-CANARY = {"stage": "canary", "weight": 100, "sticky": ["user"]}
+CANARY = {"stage": "canary", "weight": 50, "sticky": ["user"]}
 
 
-@pytest.mark.parametrize("route", [{}, CANARY], ids=["modern", "canary"])
 @pytest.mark.parametrize("wrap", [lambda found: found, Identity], ids=["id", "Identity"])
 @pytest.mark.parametrize(
     ("found", "user"),
     [(7, "7"), (0, "0"), (ID, str(ID)), (None, None), (False, None), ("", None), (Unwritable(), None)],
 )
-def test_an_id_of_any_type_is_a_user_or_nobody_and_no_500(found, user, wrap, route):
-    assert subject(asked(wrap(found), route=route)) == user
+def test_an_id_of_any_type_is_a_user_or_nobody_and_no_500(found, user, wrap):
+    assert subject(asked(wrap(found))) == user
+    text = None if user is None else Identity(user)
+    assert type(asked(wrap(found), route=CANARY)) is type(asked(text, route=CANARY))
 
 
 def framework_users():
@@ -66,14 +72,14 @@ def framework_users():
     from flask_login import AnonymousUserMixin
     from starlette.authentication import SimpleUser, UnauthenticatedUser
 
-    return [AnonymousUser(), AnonymousUserMixin(), UnauthenticatedUser(), SimpleUser("alice")]
+    return [AnonymousUser(), AnonymousUserMixin(), UnauthenticatedUser(), SimpleUser("alice"), True]
 
 
-@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("at", range(5))
 def test_a_user_of_a_framework_is_no_id(at, caplog):
     """The text of a user who is not logged in is "AnonymousUser", say, for which a service would take it."""
     assert subject(asked(framework_users()[at])) is None
-    assert "return its id" in caplog.text
+    assert "return the user's id" in caplog.text
 
 
 def test_explaining_a_request_waits_for_nobody():
@@ -168,6 +174,25 @@ def test_what_caches_are_told_comes_after_the_rules_of_the_route():
     rules = HeaderRules(remove=["Vary"])
     made = public_headers([(b"vary", b"x")], 200, asked(route={"response_headers": rules}), 0)
     assert made == [(b"vary", b"Cookie, Authorization")]
+
+
+@pytest.mark.parametrize(
+    ("named", "settings", "told"),
+    [
+        ("sid", {}, True),
+        ("sid", {"session_cookies": ["sid"]}, False),
+        ("sid", {"session_cookies": []}, False),
+        ("session", {}, False),
+    ],
+)
+@pytest.mark.parametrize("outer", [True, False])
+def test_a_session_cookie_of_another_name_is_told(caplog, named, settings, told, outer):
+    entries = [
+        Middleware(SessionMiddleware, secret_key="x", session_cookie=named),
+        Middleware(StrangleMiddleware, routes=[Route("/m", to="http://m")], **settings),
+    ]
+    with TestClient(Starlette(middleware=entries if outer else entries[::-1])):
+        assert ("session_cookies=['sid']" in caplog.text) is told
 
 
 # --- secrets

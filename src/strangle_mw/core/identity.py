@@ -77,8 +77,8 @@ def read_identity(found: object, head: RequestHead) -> Identity | None:
     subject = found.subject if isinstance(found, Identity) else found
     if subject is None or subject is False:
         return None
-    if hasattr(subject, "is_authenticated"):  # of a framework; nobody has one, too, and it has a text
-        raise TypeError("identify has returned a user; return its id, or an Identity with its id")
+    if subject is True or hasattr(subject, "is_authenticated"):  # a framework's nobody has a text, too
+        raise TypeError("identify has returned no id: return the user's id, or an Identity with it")
     text = str(subject)
     if not text:
         return None
