@@ -151,6 +151,16 @@ def test_an_identify_that_fails_is_nobody(make, caplog):
     assert [r.message for r in caplog.records] == ["identify raised; taken for nobody (told once)"]
 
 
+def test_a_teardown_that_misses_what_a_view_has_made_keeps_nobody_out(make):
+    app = make(canary(identity=True), STRANGLE_IDENTIFY=lambda _: "alice")
+
+    @app.teardown_request
+    def close(_):
+        raise AttributeError("db")
+
+    assert identity_of(app.test_client().get("/m/x")).subject == "alice"
+
+
 def test_claims_and_other_settings(make):
     settings = {
         "secrets": {UPSTREAM: SECRET},

@@ -16,6 +16,7 @@ from werkzeug.utils import ImportStringError, import_string
 
 from strangle_mw.asking import is_awaited
 from strangle_mw.core.identity import Identity
+from strangle_mw.engine import log
 from strangle_mw.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -102,8 +103,16 @@ class _InContext:
         self._identify = identify
 
     def __call__(self, head: RequestHead) -> object:
-        with self._app.request_context(_environ(head)):
-            return self._identify(head)
+        answers: list[object] = []
+        try:
+            with self._app.request_context(_environ(head)):
+                answers.append(self._identify(head))
+        except Exception:
+            if not answers:
+                raise
+            # No `before_request` has run, and a `teardown_request` may miss what that makes.
+            log.debug("a teardown function has raised after identify", exc_info=True)
+        return answers[0]
 
 
 def _environ(head: RequestHead) -> dict[str, Any]:

@@ -124,7 +124,8 @@ def test_which_cookies_are_withheld(settings, kept, identity):
         (b"xsessionid=1; sessionidx=2", b"xsessionid=1; sessionidx=2"),
         (b"\tsessionid=1", b""),
         (b'a="x; sessionid=1"', b'a="x'),
-        (b";; ;", b""),
+        (b";; ;", b";; ;"),
+        (b"; sessionid=1 ;", b""),
     ],
 )
 def test_withhold(value, left):

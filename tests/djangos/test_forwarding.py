@@ -174,6 +174,17 @@ def test_a_body_that_was_read_before_is_sent_all_the_same_or_refused(way, echo, 
             assert hashlib.sha256(MULTIPART).hexdigest().encode() in seen.body
 
 
+@pytest.mark.parametrize("way", MIDDLEWARE_WAYS)
+@pytest.mark.parametrize("target", ["/m/x", "/down/x"])
+def test_a_chunked_body_that_was_asked_for_before_is_sent_all_the_same(way, echo, target):
+    """Django takes a body without a `Content-Length` for none, and leaves it where it is (under WSGI)."""
+    with project(way, table(echo), before=[VIEWS + "peeking"]) as app:
+        seen = app.ask(target, body=[b"one", b"two"], chunked=True)
+    assert seen.status == 200
+    if target == "/m/x":
+        assert echo.last["sha256"] == hashlib.sha256(b"onetwo").hexdigest()
+
+
 @pytest.mark.parametrize(
     ("script", "path", "raw"),
     [

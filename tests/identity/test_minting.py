@@ -67,6 +67,7 @@ WRONG = [
     ],
     ({"secrets": {"orders": SECRET}, "issuer": ""}, "strangle.identity.issuer", "must not be empty"),
     ({"secrets": {"orders": SECRET}, "jwks_path": "/keys"}, "strangle.identity.jwks_path", "secrets are not published"),
+    ({**key(pem=EC), "jwks_path": "/*"}, "strangle.identity.jwks_path", "must be one path"),
     ({**key(pem=EC), "jwks_path": "keys"}, "strangle.identity.jwks_path", "must start with a slash: '/keys'"),
     *[
         ({"secrets": {"orders": SECRET}, "origins": [wrong]}, "strangle.identity.origins[0]", f"not '{wrong}'")

@@ -167,6 +167,8 @@ def test_no_framework_reads_a_session_cookie(value, parser):
 
 def naive(text):
     """The specification: pairs between semicolons, each without one of ours and all that commas join to it."""
+    if "sessionid" not in text and "csrftoken" not in text:
+        return text
     kept = []
     for pair in text.split(";"):
         parts = [(part.partition("=")[0].strip(), part) for part in pair.split(",")]

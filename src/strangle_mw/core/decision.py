@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from strangle_mw.core.compiled import CompiledRoute, ForwardTo, RedirectTo
 from strangle_mw.core.hygiene import Hygiene, asked_id, forward_headers, is_https, public_host, read_fields
-from strangle_mw.core.identity import check_origin
+from strangle_mw.core.identity import check_origin, is_unsafe
 from strangle_mw.core.messages import (
     STANDARD_METHODS,
     Header,
@@ -305,7 +305,7 @@ def _token(snapshot: Snapshot, upstream: CompiledUpstream, head: RequestHead, pa
     identity, crowd = head.identity, snapshot.crowd
     if identity is None or head.method == "TRACE":  # whose answer would show it (RFC 9110 section 9.3.8)
         return b""
-    if identity.from_cookie:
+    if identity.from_cookie and is_unsafe(head):
         hygiene = snapshot.hygiene
         host, https = public_host(head, hygiene), is_https(head, hygiene)
         check_origin(head, host, https=https, origins=crowd.origins)

@@ -105,6 +105,11 @@ def _header(head: RequestHead, name: bytes) -> str | None:
 # --- the origin of a request (cross-site request forgery, cross-site WebSocket hijacking)
 
 
+def is_unsafe(head: RequestHead) -> bool:
+    """Tell whether a page of another site could do harm by this request."""
+    return head.method not in SAFE_METHODS or head.opens_websocket
+
+
 def check_origin(head: RequestHead, host: bytes, *, https: bool, origins: Collection[str]) -> None:
     """Refuse an unsafe request that a page of another site has made with this site's cookies.
 
@@ -112,7 +117,7 @@ def check_origin(head: RequestHead, host: bytes, *, https: bool, origins: Collec
     (Fetch standard); what says neither is none, and allowed, as in Go's `CrossOriginProtection`. A WebSocket
     begins with a GET, and counts as unsafe (RFC 6455 section 10.2).
     """
-    if head.method in SAFE_METHODS and not head.opens_websocket:
+    if not is_unsafe(head):
         return
     site, origin = _header(head, b"sec-fetch-site"), _header(head, b"origin")
     if origin is not None and plain_origin(origin) in origins:
@@ -154,17 +159,23 @@ def withhold(value: bytes, names: Collection[bytes]) -> bytes:
     there whatever is quoted). WSGI servers join two such headers with a comma; what stands behind one of ours
     until the semicolon goes with it, as it may be of its value.
     """
-    pairs = [_before_ours(pair, names) for pair in value.split(b";")]
-    kept = [pair for pair in pairs if pair is not None]
-    return b";".join(kept).strip(b" \t") if any(pair.strip(b" \t") for pair in kept) else b""
+    if not any(name in value for name in names):
+        return value
+    kept = []
+    for pair in value.split(b";"):
+        left = _before_ours(pair, names) if b"," in pair else pair
+        if not pair or (left and _cookie_name(left) not in names):
+            kept.append(left)
+    joined = b";".join(kept).strip(b" \t")
+    return joined if joined.strip(b"; \t") else b""
 
 
-def _before_ours(pair: bytes, names: Collection[bytes]) -> bytes | None:
+def _before_ours(pair: bytes, names: Collection[bytes]) -> bytes:
     parts = pair.split(b",")
     for at, part in enumerate(parts):
-        if _cookie_name(part) in names and (at == 0 or b"=" in part):
-            return b",".join(parts[:at]) or None
-    return pair
+        if at and b"=" in part and _cookie_name(part) in names:
+            return b",".join(parts[:at])
+    return b"" if _cookie_name(parts[0]) in names else pair
 
 
 def without_cookies(headers: Iterable[Header], names: Collection[bytes]) -> list[Header]:

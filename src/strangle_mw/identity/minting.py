@@ -140,6 +140,9 @@ def _check(tokens: IdentityTokens) -> Iterator[Problem]:
     if tokens.jwks_path and not tokens.jwks_path.startswith("/"):
         what = f"must start with a slash: {'/' + tokens.jwks_path!r}"
         yield Problem(f"{_WHERE}.jwks_path", what, "identity-jwks")
+    if set(tokens.jwks_path) & set("{*"):
+        what = "must be one path, like /.well-known/jwks.json, without parameters"
+        yield Problem(f"{_WHERE}.jwks_path", what, "identity-jwks")
     if tokens.jwks_path and tokens.algorithm == "HS256":
         what = 'secrets are not published; remove it, or use `keys` with algorithm = "ES256" or "EdDSA"'
         yield Problem(f"{_WHERE}.jwks_path", what, "identity-jwks")
