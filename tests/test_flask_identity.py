@@ -195,6 +195,16 @@ def test_asking_changes_nothing_for_the_app(make):
     assert split.seen[0] == "teardown"  # of the context that was asked in: what it has opened is closed
 
 
+def test_the_user_is_that_of_the_request_whatever_context_it_came_in(make):
+    """Flask keeps an app context that is there already, and in it who was the user last."""
+    app = make()
+    ann, anonymous = app.test_client(), app.test_client()
+    ann.get("/login/7")
+    with app.app_context():
+        assert identity_of(ann.get("/m/x")).subject == "7"
+        assert identity_of(anonymous.get("/m/x")) is None
+
+
 def test_nobody_is_asked_without_need(make):
     asked = []
     app = make(canary(), STRANGLE_IDENTIFY=asked.append, STRANGLE_IDENTITY=None)

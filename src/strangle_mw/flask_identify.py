@@ -105,7 +105,8 @@ class _InContext:
     def __call__(self, head: RequestHead) -> object:
         answers: list[object] = []
         try:
-            with self._app.request_context(_environ(head)):
+            # A context of the app's that is there would be taken, with another request's user in `g`.
+            with self._app.app_context(), self._app.request_context(_environ(head)):
                 answers.append(self._identify(head))
         except Exception:
             if not answers:

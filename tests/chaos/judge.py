@@ -100,6 +100,6 @@ def counted(counts):
     """Return how often the store has counted each (side, outcome) of the route, whatever its stage was."""
     found = Counter()
     for key, number in ((CounterKey.parse(field), number) for field, number in counts.items()):
-        if key.route == ROUTE:
+        if key is not None and key.route == ROUTE:  # the others are hits by day
             found[key.side, "2xx" if key.outcome == "passed" else key.outcome] += number
     return found

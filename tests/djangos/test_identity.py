@@ -4,7 +4,7 @@ import jwt
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.models import Session
-from django.db import connection
+from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext, override_settings
 
 from djangos.ways import MIDDLEWARE_WAYS, VIEWS, WAYS, project
@@ -131,12 +131,13 @@ def _asked(target, session):
 
 
 @pytest.mark.parametrize("way", MIDDLEWARE_WAYS)
-@pytest.mark.parametrize(("middleware", "expected"), [("impersonating", "77"), ("lazily", None)])
+@pytest.mark.parametrize(("middleware", "expected"), [("impersonating", "77"), ("lazily", "ben")])
 def test_a_middleware_may_say_who_the_user_is(way, middleware, expected, echo, session):
     identity = {"secrets": {"orders": SECRET}}
     with project(way, table(echo), before=[VIEWS + middleware], IDENTITY=identity) as app:
         app.ask("/m/x", headers=cookie(session))
-        assert told(echo).subject == (expected or str(User.objects.get(username="ann").pk))
+        ben = str(User.objects.get(username="ben").pk)
+        assert told(echo).subject == (ben if expected == "ben" else expected)
 
 
 async def awaited(head):
@@ -154,6 +155,27 @@ def test_an_identify_of_ones_own_may_ask_the_database(way, identify, echo):
     with project(way, table(echo), IDENTITY={"secrets": {"orders": SECRET}}, IDENTIFY=identify) as app:
         app.ask("/m/x")
         assert told(echo).subject == str(User.objects.get(username="ben").pk)
+
+
+@pytest.mark.parametrize("way", ["wsgi wrapped", "asgi wrapped"])
+@pytest.mark.parametrize("key", ["IDENTIFY", "CLAIMS"])
+def test_connections_to_the_database_are_given_back_where_no_request_of_djangos_is(way, key, echo):
+    lent = []
+
+    def identify(head):
+        return User.objects.get(username="ann").pk
+
+    def asking(given):
+        found = User.objects.get(username="ben").pk
+        lent.append(connections["default"])
+        assert lent[-1].connection is not None
+        return {"ben": found} if key == "CLAIMS" else found
+
+    functions = {"IDENTIFY": identify, key: asking}
+    with project(way, table(echo), IDENTITY={"secrets": {"orders": SECRET}}, **functions) as app:
+        app.ask("/m/x")
+        assert told(echo) is not None
+    assert [wrapper.connection for wrapper in lent] == [None]
 
 
 @pytest.mark.parametrize("way", ["wsgi wrapped", "asgi middleware"])

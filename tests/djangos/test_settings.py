@@ -19,6 +19,10 @@ def identify(head):
     return "1"
 
 
+async def awaited(identity):
+    return {}
+
+
 def claims(identity):
     return {"plan": "gold"}
 
@@ -44,6 +48,7 @@ def claims(identity):
         ({"ROUTES": {"strangle": {"serve": "asgi"}}}, ["strangle.E003 ", "strangle.serve: has no place"]),
         ({"ROUTES": [], "IDENTIFY": "nowhere.to"}, ['strangle.E005 STRANGLE["IDENTIFY"]: cannot be imported: ModuleNotFound']),
         ({"ROUTES": [], "CLAIMS": 5}, ['strangle.E005 STRANGLE["CLAIMS"]: must be a function']),
+        ({"ROUTES": [], "CLAIMS": awaited}, ['strangle.E005 STRANGLE["CLAIMS"]: must be a plain function']),
         ({"ROUTES": [MODERN, MODERN]}, ["strangle.E003 "]),
         ({"ROUTES": [Route("/m", to="http://m", identity=True)]}, ['strangle.E003 STRANGLE["ROUTES"][0].identity: needs keys']),
         (

@@ -179,7 +179,7 @@ def lazily(get_response):
     from django.contrib.auth.models import User
 
     def middleware(request):
-        request.user = SimpleLazyObject(lambda: User.objects.get(username="ann"))
+        request.user = SimpleLazyObject(lambda: User.objects.get(username="ben"))
         return get_response(request)
 
     return middleware

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from inspect import iscoroutinefunction
 from os import PathLike, fspath
 from pathlib import Path
 from threading import Lock
@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.db import close_old_connections
+from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
+from strangle_mw.asking import is_awaited
 from strangle_mw.config import load
 from strangle_mw.core.identity import Identity, read_identity
 from strangle_mw.core.settings import Settings
@@ -91,6 +94,9 @@ def _function(key: str, value: object, problems: list[Problem]) -> Any:
     if value is not None and not callable(value):
         problems.append(Problem(where, "must be a function, or its dotted path as text", "import"))
         return _nobody
+    if key == "CLAIMS" and is_awaited(value):
+        problems.append(Problem(where, "must be a plain function: a thread calls it under ASGI", "import"))
+        return _nobody
     return value
 
 
@@ -125,9 +131,27 @@ class _Both:
 def _both(function: Any) -> Any:
     if function is None or hasattr(function, "aidentify"):
         return function
-    if iscoroutinefunction(function) or iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+    if is_awaited(function):
         return _Both(async_to_sync(function), function)
-    return _Both(function, sync_to_async(function))
+
+    def lent(head: RequestHead) -> Any:
+        with _connections(head):
+            return function(head)
+
+    return _Both(lent, sync_to_async(lent))
+
+
+@contextmanager
+def _connections(head: RequestHead) -> Iterator[None]:
+    """Give connections to databases back, where no request of Django's has begun (`wrap`) and would do so."""
+    if isinstance(head.source, HttpRequest):
+        yield
+        return
+    close_old_connections()
+    try:
+        yield
+    finally:
+        close_old_connections()
 
 
 class _WithClaims:
@@ -148,7 +172,8 @@ class _WithClaims:
         identity = read_identity(found, head)
         if identity is None:
             return None
-        return replace(identity, claims={**identity.claims, **self._claims(identity)})
+        with _connections(head):
+            return replace(identity, claims={**identity.claims, **self._claims(identity)})
 
 
 def _source(routes: Any) -> Any:

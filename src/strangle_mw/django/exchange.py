@@ -88,7 +88,7 @@ def act(request: Any, decision: Decision) -> Any:
     if not hasattr(request, "environ"):  # a middleware that cannot be awaited, under ASGI
         return async_to_sync(aact)(request, decision)
     driver, environ, began = wsgi_driver(engine()), as_received(request.environ), []
-    if isinstance(decision, Forward) and decision.length and not _lend_body(request, environ, decision.length):
+    if isinstance(decision, Forward) and not _lend_body(request, environ, decision.length):
         return _consumed(driver.engine, decision)
     given = environ["wsgi.input"]
     result = driver.act(decision, environ, lambda *head: began.append(head))
@@ -124,7 +124,7 @@ def _native(text: str) -> str:
 
 def _lend_body(request: Any, environ: Any, length: int) -> bool:
     """See that the body can be read from its beginning; tell whether it can."""
-    if length < 0:  # Django takes one of no declared length for none, and leaves it alone
+    if length <= 0:  # Django takes one of no declared length for none, and leaves it alone
         return True
     if hasattr(request, "_body"):
         environ["wsgi.input"] = BytesIO(request.body)

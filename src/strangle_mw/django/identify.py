@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import get_user
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import close_old_connections
@@ -45,9 +46,9 @@ class DjangoUser:
         user = getattr(request, "user", None)
         if type(user) is not SimpleLazyObject:  # a middleware's own choice
             return _named(user)
-        if hasattr(request, "auser"):
+        if vars(user)["_setupfunc"].__module__ == AuthenticationMiddleware.__module__:
             return _named(await request.auser())
-        return await sync_to_async(_named)(user)
+        return await sync_to_async(_named)(user)  # as well, and not that of `auser`
 
 
 identify = DjangoUser()
