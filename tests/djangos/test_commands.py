@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, load_command_class
 from django.test import override_settings
 
 from django_settings import BEFORE, OURS
@@ -91,3 +91,22 @@ def test_as_it_is_typed(database):
     assert wrong.returncode == 1
     assert 'STRANGLE["ROUTES"][0].path' in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "coloured"), [("--force-color", True), ("--no-color", False), ("--traceback", False)]
+)
+def test_djangos_own_options_are_djangos(store, capsys, option, coloured):
+    command = load_command_class("strangle_mw.django", "strangle")
+    with pytest.raises(SystemExit) as ended:
+        command.run_from_argv(["manage.py", "strangle", "check", option])
+    assert ended.value.code == 0
+    assert ("\x1b[" in capsys.readouterr().out) is coloured
+
+
+def test_a_problem_of_identity_names_the_projects_setting():
+    with override_settings(STRANGLE={"ROUTES": [Route("/m/*", to="http://m", identity=True)]}):
+        found = StringIO()
+        with pytest.raises(CommandError):
+            call_command("strangle", "check", stdout=found)
+    assert 'in STRANGLE["IDENTITY"]' in found.getvalue()

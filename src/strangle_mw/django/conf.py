@@ -199,6 +199,11 @@ def _make() -> Engine:
 
 T = TypeVar("T", "Snapshot", Engine)
 
+_REMEDIES: Mapping[str, str] = {
+    "identity-identify": "nobody names the user: add django.contrib.auth to INSTALLED_APPS, or set IDENTIFY",
+    "identity-keys": 'needs keys: give `secrets` or `keys` in STRANGLE["IDENTITY"] (docs/identity.md)',
+}
+
 
 def _every_problem(make: Callable[[Any, Mapping[str, Any]], T]) -> T:
     """Make something of the settings, or raise `ConfigError` with all that is wrong with them."""
@@ -207,7 +212,10 @@ def _every_problem(make: Callable[[Any, Mapping[str, Any]], T]) -> T:
     try:
         made = make(found.source, found.settings)
     except ConfigError as exc:
-        problems += [replace(p, where=place(p.where, found.source)) for p in exc.problems]
+        problems += [
+            replace(p, where=place(p.where, found.source), what=_REMEDIES.get(p.id, p.what))
+            for p in exc.problems
+        ]
     else:
         what = "has no place in Django's table: wsgi.py and asgi.py say which interface there is"
         odd = [name for name in ("interface", "serve", "learn") if getattr(made.settings, name)]

@@ -50,12 +50,16 @@ class Command(BaseCommand):  # type: ignore[misc] # Django has no types
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run a command that was typed; its exit code is the process's."""
-        # `manage.py` has acted on these already, wherever they stand.
+        # On some of these `manage.py` has acted already, wherever they stand.
         django = CommandParser(add_help=False, allow_abbrev=False)
         django.add_argument("--settings")
         django.add_argument("--pythonpath")
+        django.add_argument("--traceback", action="store_true")
+        django.add_argument("--no-color", dest="color", action="store_false", default=None)
+        django.add_argument("--force-color", dest="color", action="store_true", default=None)
+        found, arguments = django.parse_known_args(argv[2:])
         try:
-            self._run(django.parse_known_args(argv[2:])[1], f"{Path(argv[0]).name} {argv[1]}")
+            self._run(arguments, f"{Path(argv[0]).name} {argv[1]}", found.color)
         finally:
             connections.close_all()
 
@@ -77,5 +81,5 @@ class Command(BaseCommand):  # type: ignore[misc] # Django has no types
         return 0
 
     @staticmethod
-    def _run(arguments: list[str], name: str) -> None:
-        sys.exit(strangle.main(arguments, name))
+    def _run(arguments: list[str], name: str, color: bool | None = None) -> None:
+        sys.exit(strangle.main(arguments, name, color=color))
