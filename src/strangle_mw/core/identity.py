@@ -173,9 +173,9 @@ def withhold(value: bytes, names: Collection[bytes]) -> bytes:
 def _before_ours(pair: bytes, names: Collection[bytes]) -> bytes:
     parts = pair.split(b",")
     for at, part in enumerate(parts):
-        if at and b"=" in part and _cookie_name(part) in names:
+        if (b"=" in part or not at) and _cookie_name(part) in names:
             return b",".join(parts[:at])
-    return b"" if _cookie_name(parts[0]) in names else pair
+    return pair
 
 
 def without_cookies(headers: Iterable[Header], names: Collection[bytes]) -> list[Header]:
