@@ -35,7 +35,7 @@ demo-django: $(VENV)/.demo  ## a Django monolith whose orders move out, users an
 	@$(BIN)/python examples/django_app/demo.py $(ARGS)
 
 test: $(VENV)/.test $(VENV)/.httpbin  ## the whole test suite (ARGS="-k name" to choose)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 chaos: $(VENV)/.test  ## users go on while the modern side fails, for a minute or two (ARGS=--chaos-seed=N to repeat)
 	@$(BIN)/python -m pytest -q -s tests/chaos --chaos-rounds=2 $(ARGS)

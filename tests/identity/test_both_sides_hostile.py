@@ -51,7 +51,7 @@ class Unwritable:
         raise RuntimeError("no database")
 
 
-ID = uuid.uuid4()
+ID = uuid.UUID("6f1f1c3e-6f0e-4f1c-9d59-0d5f6f3c2a11")
 CANARY = {"stage": "canary", "weight": 50, "sticky": ["user"]}
 
 
