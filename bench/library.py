@@ -244,9 +244,7 @@ class Invocation:
         modern = {"lambda": FUNCTION, "endpoint_url": url, "max_in_flight": MOST}
         snapshot = load({"upstreams": {ROUTE: modern}, "routes": [{"path": "/modern/*", "to": ROUTE}]})
         self._upstream = snapshot.upstreams[ROUTE]
-        self._forward: Any = prepare(
-            snapshot, scope["method"], scope["raw_path"], scope["path"], scope, HTTP
-        )
+        self._forward: Any = prepare(snapshot, scope["method"], scope["raw_path"], scope["path"], scope, HTTP)
         self._body, self._method = body, scope["method"]
 
     @property

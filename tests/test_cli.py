@@ -112,6 +112,24 @@ def test_check_app_does_what_a_start_does(run, tmp_path, monkeypatch):
     assert "upstreams.b.wsgi: cannot import 'nomodule'" in result.stdout
 
 
+def test_check_app_reads_the_keys_of_tokens_and_check_alone_needs_none(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("NO_SUCH_SECRET", raising=False)
+    (tmp_path / "shop3.py").write_text("def wsgi(environ, start_response): ...\n")
+    (tmp_path / "keys.toml").write_text(
+        '[strangle.identity]\nsecrets = { orders = "env:NO_SUCH_SECRET" }\n'
+        '[upstreams.orders]\nurl = "http://orders"\n[[routes]]\npath = "/o"\nto = "orders"\nidentity = true\n'
+    )
+    assert run("check", "keys.toml").exit_code == 0
+    text = (tmp_path / "keys.toml").read_text()
+    (tmp_path / "long.toml").write_text(
+        text.replace("[strangle.identity]", "[strangle.identity]\nlifetime = 90")
+    )
+    assert "strangle.identity.lifetime: must be more than 0" in run("check", "long.toml").stdout
+    result = run("check", "keys.toml", "--app", "shop3:wsgi")
+    assert result.exit_code == 1
+    assert "strangle.identity.secrets.orders: the environment has no variable NO_SUCH_SECRET" in result.stdout
+
+
 def test_a_misspelt_file_is_guessed(run):
     result = run("check", "strangel.toml")
     assert result.exit_code == 1

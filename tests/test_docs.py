@@ -13,7 +13,14 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    ("cls", "page"), [(Route, "routes.md"), (Upstream, "configuration.md"), (Settings, "configuration.md"), (IdentityTokens, "configuration.md"), (SigningKey, "configuration.md")]
+    ("cls", "page"),
+    [
+        (Route, "routes.md"),
+        (Upstream, "configuration.md"),
+        (Settings, "configuration.md"),
+        (IdentityTokens, "configuration.md"),
+        (SigningKey, "configuration.md"),
+    ],
 )
 def test_every_field_is_in_the_reference(cls, page):
     text = (ROOT / "docs" / "reference" / page).read_text("utf-8")

@@ -76,7 +76,17 @@ def test_imports_point_downwards(module):
         if not imported.startswith("strangle_mw.") or module == "strangle_mw":
             continue
         own, other = module.split(".")[1], imported.split(".")[1]
-        inside = own == other and own in ("core", "transports", "stores", "bridges", "lambda_dev", "imports", "identity", "inventories", "django")
+        inside = own == other and own in (
+            "core",
+            "transports",
+            "stores",
+            "bridges",
+            "lambda_dev",
+            "imports",
+            "identity",
+            "inventories",
+            "django",
+        )
         assert inside or layer(imported) < layer(module), f"{module} imports {imported}"
 
 

@@ -25,9 +25,10 @@ from strangle_mw.cli_import import import_commands
 from strangle_mw.cli_inventory import here_first, import_app, inventory_command, json_option
 from strangle_mw.cli_lambda import lambda_commands
 from strangle_mw.cli_live import live_commands
-from strangle_mw.config import load
+from strangle_mw.config import load, told_upstreams
 from strangle_mw.core.interface import detect_interface
 from strangle_mw.errors import ConfigError, Problem
+from strangle_mw.identity.minting import make_minter
 from strangle_mw.reach import FileTarget
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def main() -> None:
     "--app",
     metavar="MODULE:ATTR",
     help="Also check that this is a WSGI or ASGI app, and do what a start does: import the apps "
-    "that the table names, look for AWS credentials.",
+    "that the table names, look for AWS credentials and for the keys of identity tokens.",
 )
 @strict_option
 @json_option
@@ -87,6 +88,10 @@ def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], st
     try:
         snapshot = load(file)
         upstreams = [*snapshot.upstreams.values()]
+        if app is not None and snapshot.settings.identity is not None:
+            problems += make_minter(
+                snapshot.settings.identity, told_upstreams(snapshot.table.routes)
+            ).problems
         warnings += snapshot.warnings
         found = summary(snapshot)
     except ConfigError as exc:

@@ -215,7 +215,7 @@ def _keys(
     routes: Sequence[CompiledRoute], settings: Settings, mint: MintHook | None, problems: list[Problem]
 ) -> Mint:
     """Read the keys of identity tokens, as far as routes need any."""
-    asking = [r for r in routes if isinstance(r.action, ForwardTo) and r.action.identity]
+    asking = [r for r in routes if _tells(r)]
     if settings.identity is None:
         if any(re.match(r"strangle(\(\))?\.identity\b", p.where) for p in problems):
             return Mint(None)  # it is there, and could not be read
@@ -223,14 +223,26 @@ def _keys(
         problems += [Problem(f"routes[{r.index}].identity", what, "identity-keys") for r in asking]
         return Mint(None)
     if mint is None:
+        from strangle_mw.identity.minting import check_tokens  # of no use to a table without tokens
+
+        problems += check_tokens(settings.identity)
         return Mint(None)
     if settings.identify is None:
         what = "nobody names the user: give `identify`, or use an integration (docs/identity.md)"
         problems += [Problem(f"routes[{r.index}].identity", what, "identity-identify") for r in asking]
-    upstreams = {u.name for r in asking if isinstance(r.action, ForwardTo) for u in r.action.upstreams}
-    found = mint(settings.identity, sorted(upstreams))
+    found = mint(settings.identity, told_upstreams(routes))
     problems += found.problems
     return found
+
+
+def told_upstreams(routes: Iterable[CompiledRoute]) -> list[str]:
+    """Name the upstreams that are told who the user is."""
+    actions = (r.action for r in routes if _tells(r))
+    return sorted({u.name for a in actions if isinstance(a, ForwardTo) for u in a.upstreams})
+
+
+def _tells(route: CompiledRoute) -> bool:
+    return isinstance(route.action, ForwardTo) and route.action.identity
 
 
 def _published(compiler: RouteCompiler, path: str, jwks: bytes, index: int) -> Iterator[CompiledRoute]:

@@ -45,7 +45,7 @@ def make_minter(
     Reads files and the environment (`env:NAME`). Every problem is in the result, none is raised; with
     problems there is no minter. `clock` gives seconds since 1970.
     """
-    problems = list(_check(tokens))
+    problems = list(check_tokens(tokens))
     try:
         if tokens.algorithm == "HS256":
             secrets = _read_secrets(tokens, upstreams, problems)
@@ -130,7 +130,7 @@ class _Signer:
 # --- settings
 
 
-def _check(tokens: IdentityTokens) -> Iterator[Problem]:
+def check_tokens(tokens: IdentityTokens) -> Iterator[Problem]:
     """Find what is wrong with settings that are no keys."""
     if not 0 < tokens.lifetime <= MAX_LIFETIME:
         what = f"must be more than 0 and at most {MAX_LIFETIME} seconds"
