@@ -88,10 +88,9 @@ def _check(file: str, app: str | None) -> tuple[list[Problem], list[Problem], st
     try:
         snapshot = load(file)
         upstreams = [*snapshot.upstreams.values()]
-        if app is not None and snapshot.settings.identity is not None:
-            problems += make_minter(
-                snapshot.settings.identity, told_upstreams(snapshot.table.routes)
-            ).problems
+        tokens = snapshot.settings.identity
+        if app is not None and tokens is not None:
+            problems += make_minter(tokens, told_upstreams(snapshot.table.routes)).problems
         warnings += snapshot.warnings
         found = summary(snapshot)
     except ConfigError as exc:

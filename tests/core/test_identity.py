@@ -195,6 +195,6 @@ def test_keys_are_published_by_a_route_of_their_own():
 
 
 def test_a_path_for_keys_that_is_none():
-    assert problems(TABLE, identity=IdentityTokens(jwks_path="/a//b")) == {
+    assert problems(TABLE, identity=IdentityTokens(algorithm="ES256", jwks_path="/a//b")) == {
         ("strangle.identity.jwks_path", "path-pattern")
     }
