@@ -337,9 +337,9 @@ def test_a_terminal_that_is_closed_ends_all(tmp_path):
         (["app:handler", "--timeout", "901"], 2, "--timeout"),
         (["app:handler", "--env", "x"], 2, "write --env KEY=VALUE"),
         (["app:handler", "--env", "_HANDLER=x"], 2, "_HANDLER is set by lambda-dev itself"),
-        (["none:handler", "shop.none:handler"], 2, "only one function can answer to any name"),
-        (["none:handler", "a=shop.none:handler"], 1, "error there is no module 'none' in the folder"),
-        (["none:handler", "a=shop.none:handler"], 1, "error there is no module 'shop'"),
+        (["none:handler", "noshop.none:handler"], 2, "only one function can answer to any name"),
+        (["none:handler", "a=noshop.none:handler"], 1, "error there is no module 'none' in the folder"),
+        (["none:handler", "a=noshop.none:handler"], 1, "error there is no module 'noshop'"),
         (["app:handler", "--host", "192.0.2.1"], 1, "error cannot listen on 192.0.2.1:"),
     ],
 )
