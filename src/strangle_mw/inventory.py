@@ -212,7 +212,7 @@ def build(
         note or (NOT_COUNTED if usage.since is None else ""),
         usage.since,
         entries,
-        tuple(_route_use(snapshot, name, usage) for name in snapshot.table.by_name),
+        tuple(_route_use(snapshot, n, usage) for n in snapshot.table.by_name if n != JWKS_ROUTE),
         tuple(_warnings(entries, coverage, snapshot, readable=not url_map.problem)),
         tuple(sorted({rule for _, rule in usage.endpoints} - rules - {"", OTHERS})),
         sum(hits(found, first) for found in usage.endpoints.values()),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from strangle_mw import Route
+from strangle_mw import IdentityTokens, Route
 from strangle_mw.cli_inventory import inventory_lines, markdown
 from strangle_mw.config import load
 from strangle_mw.core.events import CounterKey
@@ -230,3 +230,12 @@ def test_as_data():
         "legacy": {},
     }
     assert found["requests"] == {"legacy": 10, "modern": 3}
+
+
+def test_the_publishing_of_keys_is_neither_a_route_nor_a_request_of_the_app():
+    keys = {"identity": IdentityTokens(algorithm="ES256", jwks_path="/keys.json")}
+    counts = days(GET_0=1) | routed("strangle-jwks", "modern", 1000)
+    found = build(UrlMap(tuple(ENDPOINTS), "flask"), load([], **keys), counts, NOW)
+    assert found.modern == 0
+    assert found.routes == ()
+    assert "strangle-jwks" not in str(found.warnings)
