@@ -47,6 +47,7 @@ RANDOM = re.compile(
     r"\b[A-Za-z0-9]{64}\b|csrftoken=\w+"  # masked CSRF tokens, and what they mask
     r"|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\?v=[0-9a-f]{8}"  # ids of pages, start of the process
     r"|\d{4}-\d\d-\d\dT[\d:.]+|[A-Z][a-z]{2,}\.? \d\d?, \d{4}, (?:[\d:]+ [ap]\.m\.|noon|midnight)"
+    r"|(?:page|model) log entries"  # Wagtail names one kind of a set
     r"|(?<=Content-Length: )\d+|\d\d:\d\d by|\d+\xa0(?:second|minute)s? ago|[Jj]ust now|\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT"
 )
 
