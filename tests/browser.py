@@ -4,6 +4,7 @@ Playwright's synchronous API keeps an event loop running in this thread while it
 long as one module of tests, in which nothing else may use `asyncio`.
 """
 
+import gc
 import os
 import shutil
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ def browser():
             yield opened
         finally:
             opened.close()
+    gc.collect()  # Playwright's greenlets are not to end in the midst of what other tests do
 
 
 @dataclass

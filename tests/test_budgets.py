@@ -1,11 +1,12 @@
 """The budgets of the architecture: short functions, modules that fit in the head, documented public names."""
 
 import ast
-import gc
 from pathlib import Path
 from statistics import median, quantiles
 
 import pytest
+
+from parsing import parsed
 
 PACKAGE = Path(__file__).parents[1] / "src" / "strangle_mw"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -14,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 def bodies():
     """Yield (place, lines of the body without its docstring) for every function."""
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 if body:
@@ -28,23 +29,17 @@ def test_functions_are_short():
     assert quantiles(found.values(), n=20)[-1] <= 40
 
 
-@pytest.fixture(autouse=True, scope="module")
-def nothing_to_collect():
-    """Collect what other tests have left: code that runs in the midst of a parse breaks it (CPython 3.11)."""
-    gc.collect()
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_a_module_has_at_most_400_lines_and_says_what_lives_there(path):
     text = path.read_text("utf-8")
     assert len(text.splitlines()) <= 400
-    assert len(ast.get_docstring(ast.parse(text)) or "") > 30
+    assert len(ast.get_docstring(parsed(path)) or "") > 30
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_public_names_have_docstrings(path):
     missing = []
-    for node in ast.parse(path.read_text("utf-8")).body:
+    for node in parsed(path).body:
         if isinstance(
             node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         ) and not node.name.startswith("_"):

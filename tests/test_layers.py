@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from parsing import parsed
+
 PACKAGE = Path(__file__).parents[1] / "src" / "strangle_mw"
 MODULES = {
     ".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): p
@@ -56,7 +58,7 @@ def layer(module):
 
 def imports(path):
     """Yield (module, whether it is for types only or inside a function) for every import."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
@@ -113,7 +115,7 @@ def test_only_the_engine_imports_transports():
 
 def runtime_imports(path):
     """Yield the modules that are imported when the program runs, not those for type checkers."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     skipped = {
         id(n)
         for i in ast.walk(tree)

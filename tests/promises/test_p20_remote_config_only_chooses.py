@@ -10,6 +10,7 @@ import pytest
 from hostile_overrides import EMPOWERING, GOOD, HOSTILE, override, text
 
 import strangle_mw
+from parsing import parsed
 from stores.kinds import InSqlite
 from strangle_mw import Respond, Route
 from strangle_mw.config import load
@@ -177,7 +178,7 @@ EXECUTING = {"eval", "exec", "compile", "__import__", "import_module", "getattr"
 
 @pytest.mark.parametrize("path", READERS)
 def test_what_reads_the_store_can_read_json_only(path):
-    tree = ast.parse((Path(strangle_mw.__file__).parent / path).read_text("utf-8"))
+    tree = parsed(Path(strangle_mw.__file__).parent / path)
     modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     modules |= {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert modules.isdisjoint(
