@@ -10,9 +10,12 @@ import os
 import shutil
 import tempfile
 
-BASE_DIR = os.environ.get("STRANGLE_TEST_BASE") or tempfile.mkdtemp(prefix="strangle-django-")
-if "STRANGLE_TEST_BASE" not in os.environ:
-    os.environ["STRANGLE_TEST_BASE"] = BASE_DIR  # for child processes
+# Child processes have the folder of the process that started them; processes of pytest-xdist one each.
+_OWNER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+_OWNED = os.environ.get("STRANGLE_TEST_OWNER") == _OWNER
+BASE_DIR = os.environ["STRANGLE_TEST_BASE"] if _OWNED else tempfile.mkdtemp(prefix="strangle-django-")
+if not _OWNED:
+    os.environ |= {"STRANGLE_TEST_BASE": BASE_DIR, "STRANGLE_TEST_OWNER": _OWNER}
     atexit.register(shutil.rmtree, BASE_DIR, ignore_errors=True)
 
 SECRET_KEY = "for tests"
