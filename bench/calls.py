@@ -88,6 +88,32 @@ def _start_response(status: str, headers: list[tuple[str, str]]) -> None:
     pass
 
 
+def in_rounds(
+    series: dict[str, Series],
+    prepare: Callable[[str], tuple[Callable[[Any], object], Sequence[Any]]],
+    options: Options,
+    progress: Progress,
+    what: str,
+    repeats: int,
+) -> None:
+    """Time rows in turn; `prepare` makes the call of a row, by its whole name, and what it is asked."""
+    timings = {}
+    for name, one in series.items():
+        progress.say(f"preparing {name}")
+        try:
+            if problem := library.problem():
+                raise RuntimeError(problem)
+            timings[name] = prepare(name)
+        except Exception as exc:
+            one.error = f"{type(exc).__name__}: {exc}"
+    for turn in range(options.rounds + 1):
+        progress.say(f"round {turn} of {options.rounds}: {what}")
+        for name, timing in timings.items():
+            sample = timed(*timing, repeats)
+            if turn:  # the first one warms up
+                series[name].samples.append(sample)
+
+
 def timed(call: Callable[[Any], object], questions: Sequence[Any], repeats: int = REPEATS) -> Sample:
     """Ask everything so often; return the CPU microseconds of one call, those of the loop included."""
     gc.collect()

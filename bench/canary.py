@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from bench import library
-from bench.calls import timed
+from bench.calls import in_rounds
 from bench.heads import scope
 from bench.paths import hits, misses, patterns
 from bench.report import Table, at_most, spread
@@ -78,21 +78,7 @@ def _wanted(group: Group, options: Options) -> list[str]:
 
 def _rounds(names: list[str], options: Options, progress: Progress) -> dict[str, Series]:
     series = {name: Series(name) for name in names}
-    timings: dict[str, Timing] = {}
-    for name, one in series.items():
-        progress.say(f"preparing {name}")
-        try:
-            if problem := library.problem():
-                raise RuntimeError(problem)
-            timings[name] = ROWS[name.rpartition("/")[2]]()
-        except Exception as exc:
-            one.error = f"{type(exc).__name__}: {exc}"
-    for turn in range(options.rounds + 1):
-        progress.say(f"round {turn} of {options.rounds}: {NAME}")
-        for name, timing in timings.items():
-            sample = timed(*timing, REPEATS)
-            if turn:  # the first one warms up
-                series[name].samples.append(sample)
+    in_rounds(series, lambda name: ROWS[name.rpartition("/")[2]](), options, progress, NAME, REPEATS)
     return series
 
 

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench import library, library_tokens
-from bench.calls import timed
+from bench import library_tokens
+from bench.calls import in_rounds
 from bench.heads import scope
 from bench.report import Table, spread
 from bench.rounds import Series
@@ -45,7 +45,7 @@ def measure(options: Options, progress: Progress, _folder: object) -> Iterator[T
         f" session among its four cookies; {USERS} users. 'added' is above {NOBODY!r}, paired by round:"
         f" {WITHHELD!r} keeps the session cookie back and sends no token, the others do both."
     )
-    series = _rounds([(group, peer) for group, peer in wanted], options, progress)
+    series = _rounds(wanted, options, progress)
     for group, peer in wanted:
         _fill(table, group, peer, series)
     table.notes.extend(failures(series))
@@ -58,24 +58,14 @@ def _wanted(group: Group, options: Options) -> list[str]:
 
 
 def _rounds(rows: list[tuple[Group, str]], options: Options, progress: Progress) -> dict[str, Series]:
-    series = {f"{group.name}/{peer}": Series(f"{group.name}/{peer}") for group, peer in rows}
-    timings: dict[str, Timing] = {}
-    for group, peer in rows:
-        name = f"{group.name}/{peer}"
-        progress.say(f"preparing {name}")
-        try:
-            if problem := library.problem():
-                raise RuntimeError(problem)
-            timings[name] = MEASURED[group.name.rpartition("/")[2]](peer)
-        except Exception as exc:
-            series[name].error = f"{type(exc).__name__}: {exc}"
-    for turn in range(options.rounds + 1):
-        progress.say(f"round {turn} of {options.rounds}: {NAME}")
-        for name, timing in timings.items():
-            sample = timed(*timing, REPEATS)
-            if turn:  # the first one warms up
-                series[name].samples.append(sample)
+    series = {name: Series(name) for name in (f"{group.name}/{peer}" for group, peer in rows)}
+    in_rounds(series, _timing, options, progress, NAME, REPEATS)
     return series
+
+
+def _timing(name: str) -> Timing:
+    _, measured, peer = name.split("/")
+    return MEASURED[measured](peer)
 
 
 def _fill(table: Table, group: Group, peer: str, series: dict[str, Series]) -> None:

@@ -15,7 +15,7 @@ from werkzeug.test import create_environ
 from werkzeug.utils import ImportStringError, import_string
 
 from strangle_mw.asking import is_awaited
-from strangle_mw.core.identity import Identity
+from strangle_mw.core.identity import Identity, sent_by_browser
 from strangle_mw.engine import log
 from strangle_mw.errors import ConfigError, Problem
 
@@ -89,9 +89,7 @@ def _login_user(head: RequestHead) -> Identity | None:
     subject = current_user.get_id() if current_user.is_authenticated else None
     if subject is None:
         return None
-    # Browsers send Basic credentials by themselves, as cookies (RFC 7617 section 2.2).
-    bearer = (head.header("authorization") or "").lower().startswith("bearer ")
-    by_cookie = "_user_id" in session or not bearer
+    by_cookie = "_user_id" in session or sent_by_browser(head)
     return Identity(str(subject), user=current_user._get_current_object(), from_cookie=by_cookie)  # noqa: SLF001
 
 

@@ -84,10 +84,10 @@ def read_identity(found: object, head: RequestHead) -> Identity | None:
         return None
     if isinstance(found, Identity):
         return found if text is subject else replace(found, subject=text)
-    return Identity(text, from_cookie=_by_cookie(head))
+    return Identity(text, from_cookie=sent_by_browser(head))
 
 
-def _by_cookie(head: RequestHead) -> bool:
+def sent_by_browser(head: RequestHead) -> bool:
     """Tell whether a browser may have sent the credential by itself: all but Bearer it does.
 
     Cookies, Basic and Digest, certificates, and what depends on where the client is.
